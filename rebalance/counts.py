@@ -1,0 +1,151 @@
+"""Labels → counts, and what the counts say: imbalance factor, Gini, effective numbers, many/medium/few."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rebalance.errors import InputError
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+Group = Literal["many", "medium", "few"]
+GROUPS: tuple[Group, ...] = ("many", "medium", "few")
+
+
+def class_counts(targets: npt.ArrayLike, n_classes: int | None = None) -> IntArray:
+    """Number of images of each class, shape (C,).
+
+    Args:
+        targets: Class ids, shape (N,).
+        n_classes: C; by default the largest id plus one. Classes without an image count 0.
+
+    Raises:
+        InputError: A target is negative or not below `n_classes`.
+
+    Examples:
+        >>> class_counts([0, 0, 2])
+        array([2, 0, 1])
+    """
+    ids = np.asarray(targets, dtype=np.int64).ravel()
+    if n_classes is None:
+        n_classes = int(ids.max()) + 1 if ids.size else 0
+    if ids.size and (ids.min() < 0 or ids.max() >= n_classes):
+        wrong = int(ids.min()) if ids.min() < 0 else int(ids.max())
+        raise InputError(f"class ids from 0 to {n_classes - 1}", str(wrong), "pass n_classes that covers every target")
+    return np.bincount(ids, minlength=n_classes).astype(np.int64)
+
+
+def check_counts(counts: npt.ArrayLike, classes: Sequence[str] | None = None) -> FloatArray:
+    """`counts` as float64 (C,), refused where a weight, prior or margin would be undefined.
+
+    Raises:
+        InputError: No class, or a class without an image, named where `classes` is given.
+    """
+    array = np.asarray(counts, dtype=np.float64).ravel()
+    if array.size == 0:
+        raise InputError("counts of at least one class", "no class", "pass the image count of every class")
+    bad = np.flatnonzero(~(array > 0))
+    if bad.size:
+        first = int(bad[0])
+        name = repr(classes[first]) if classes is not None else f"class {first}"
+        raise InputError(
+            "at least one image in every class",
+            f"{array[first]:g} images of {name}",
+            "remove the class or add an image of it",
+        )
+    return array
+
+
+def imbalance_factor(counts: npt.ArrayLike) -> float:
+    """n_max / n_min over the classes that have images; 1 is balanced."""
+    present = np.asarray(counts, dtype=np.float64)
+    present = present[present > 0]
+    return float(present.max() / present.min()) if present.size else float("nan")
+
+
+def gini(counts: npt.ArrayLike) -> float:
+    """Gini coefficient of the class sizes: 0 is balanced, (C - 1) / C is all images in one class.
+
+    Examples:
+        >>> gini([5, 5, 5]), gini([0, 0, 9])
+        (0.0, 0.6666666666666666)
+    """
+    ordered = np.sort(np.asarray(counts, dtype=np.float64))
+    n, total = ordered.size, ordered.sum()
+    if total == 0:
+        return float("nan")
+    return float((2 * np.arange(1, n + 1) - n - 1) @ ordered / (n * total))
+
+
+def resolve_cb_beta(cb_beta: float | Literal["auto"], counts: npt.ArrayLike) -> float:
+    """The β of the effective number: a number in [0, 1), or "auto" = 1 - 1 / n_max, which ties it to the data.
+
+    Raises:
+        InputError: β outside [0, 1).
+    """
+    if isinstance(cb_beta, str):
+        if cb_beta != "auto":
+            raise InputError("cb_beta in [0, 1) or 'auto'", repr(cb_beta), "use a number such as 0.9999, or 'auto'")
+        return float(1.0 - 1.0 / np.asarray(counts, dtype=np.float64).max())
+    if not 0.0 <= cb_beta < 1.0:
+        raise InputError("cb_beta in [0, 1) or 'auto'", repr(cb_beta), "use a number such as 0.9999, or 'auto'")
+    return float(cb_beta)
+
+
+def effective_numbers(counts: npt.ArrayLike, cb_beta: float | Literal["auto"] = "auto") -> FloatArray:
+    """E_c = (1 - β^n_c) / (1 - β), shape (C,): the expected volume that n_c images cover.
+
+    Computed as expm1(n log1p(β - 1)), which keeps its digits as β → 1 where 1 - β^n does not.
+    Source: Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019, eq. 2.
+
+    Examples:
+        >>> effective_numbers([1, 10, 100], 0.9).round(3)
+        array([ 1.   ,  6.513, 10.   ])
+    """
+    n = np.asarray(counts, dtype=np.float64)
+    beta = resolve_cb_beta(cb_beta, n)
+    if beta == 0.0:
+        return (n > 0).astype(np.float64)
+    return np.asarray(np.expm1(n * np.log1p(beta - 1.0)) / (beta - 1.0))
+
+
+def shot_groups(counts: npt.ArrayLike, many: float = 100, few: float = 20) -> list[Group]:
+    """The group of each class: "many" above `many` images, "few" below `few`, "medium" between (both ends included).
+
+    Source: the shot accuracy of facebookresearch/classifier-balancing, there named many-, median- and low-shot.
+    """
+    if few > many:
+        raise InputError(f"few <= many (= {many:g})", f"few = {few:g}", "swap the two thresholds")
+    return ["many" if n > many else "few" if n < few else "medium" for n in np.asarray(counts, dtype=np.float64)]
+
+
+@dataclass(frozen=True)
+class ImbalanceStatistics:
+    """What the counts of a data set say about its imbalance."""
+
+    n_images: int
+    n_classes: int
+    imbalance_factor: float
+    gini: float
+    effective_numbers: tuple[float, ...]
+    groups: tuple[Group, ...]
+
+
+def imbalance_statistics(
+    counts: npt.ArrayLike, cb_beta: float | Literal["auto"] = "auto", many: float = 100, few: float = 20
+) -> ImbalanceStatistics:
+    """All statistics of this file in one value."""
+    n = np.asarray(counts, dtype=np.int64)
+    return ImbalanceStatistics(
+        n_images=int(n.sum()),
+        n_classes=n.size,
+        imbalance_factor=imbalance_factor(n),
+        gini=gini(n),
+        effective_numbers=tuple(effective_numbers(n, cb_beta).tolist()),
+        groups=tuple(shot_groups(n, many, few)),
+    )

@@ -1,0 +1,42 @@
+"""Errors a user can act on: what was expected, what was got, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input from a user; the command line ends with exit code 2.
+
+    Args:
+        expected: What would have been right.
+        got: The value found; the class *name* where a class is meant.
+        fix: What to do about it.
+    """
+
+    def __init__(self, expected: str, got: str, fix: str) -> None:
+        super().__init__(f"expected {expected}; got {got}; {fix}")
+        self.expected = expected
+        self.got = got
+        self.fix = fix
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
+        return type(self), (self.expected, self.got, self.fix)
+
+
+class RunError(RuntimeError):
+    """A run that began and could not go on; the command line ends with exit code 1."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Advice for an unknown name: the nearest valid one, and all of them.
+
+    Examples:
+        >>> nearest("focall", ["ce", "focal"])
+        "did you mean 'focal'? valid: ce, focal"
+    """
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}valid: {', '.join(names)}"

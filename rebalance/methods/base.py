@@ -1,0 +1,65 @@
+"""The one abstraction: a Method owns everything that a recipe changes, and the training loop nothing of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from rebalance.classifier import Classifier
+
+
+class Mix(NamedTuple):
+    """What mixup, CutMix, Remix or CMO made of a batch: image i is λ_i of its own class and 1 - λ_i of another."""
+
+    targets: Tensor  # (B,) class ids of the partners
+    lam: Tensor  # (B,) share of the image's own class in the loss
+
+
+class Batch(NamedTuple):
+    """Rows of the training table as the loop hands them to a method, all on its device."""
+
+    views: Tensor  # (B, V, 3, H, W) float, normalised
+    targets: Tensor  # (B,) class ids
+    mix: Mix | None  # None until a method mixes
+    weight: Tensor  # (B,) loss weight of the sample; a synthetic image may weigh less
+    synthetic: Tensor  # (B,) bool
+    index: Tensor  # (B,) row of the training table
+
+
+class Method(nn.Module, ABC):
+    """A training recipe: networks, objective and state.
+
+    Training calls `forward` and nothing else (DDP, autocast and compile hook only there), then `after_step` once per
+    optimiser step. Everything random in `forward` comes from torch's global generator, which the loop seeds from
+    (seed, update, rank), so that a resumed run repeats an undisturbed one.
+    """
+
+    n_views: int = 1
+    """Augmented views of each image that the loader supplies."""
+
+    @property
+    @abstractmethod
+    def classifier(self) -> Classifier:
+        """What is left at inference, and all that is saved in `model/`."""
+
+    @abstractmethod
+    def forward(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
+        """Named loss terms; their sum is the loss.
+
+        Args:
+            batch: The rows of this rank.
+            progress: Share of updates done, a 0-dim float32 tensor in [0, 1).
+
+        Returns:
+            Scalars, each a sum over the batch divided by the batch size.
+        """
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits (B, C) of normalised images (B, 3, H, W); training-only parts are not used."""
+        logits: Tensor = self.classifier(images)
+        return logits
+
+    def after_step(self) -> None:
+        """Once after each optimiser step: momentum encoders and queues. Nothing by default."""
