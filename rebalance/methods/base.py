@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     mix: Mix | None  # None until a method mixes
     weight: Tensor  # (B,) loss weight of the sample; a synthetic image may weigh less
     synthetic: Tensor  # (B,) bool
-    index: Tensor  # (B,) row of the training table
+    index: Tensor  # type: ignore[assignment]  # (B,) row of the training table; hides tuple.index
 
 
 class Method(nn.Module, ABC):
@@ -60,6 +60,9 @@ class Method(nn.Module, ABC):
         """Logits (B, C) of normalised images (B, 3, H, W); training-only parts are not used."""
         logits: Tensor = self.classifier(images)
         return logits
+
+    def before_step(self, progress: float) -> None:
+        """Once before each optimiser step: choices that change the graph, such as when a generator starts."""
 
     def after_step(self) -> None:
         """Once after each optimiser step: momentum encoders and queues. Nothing by default."""

@@ -1,0 +1,136 @@
+"""`rebalance`: one sub-command per config; nothing but parsing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import tyro
+from tyro.conf import OmitArgPrefixes
+
+from pipelines.config import COMMANDS
+from pipelines.config_files import UNSET, from_dict, read_config_file, to_yaml
+from rebalance.errors import InputError, RunError, nearest
+
+_FUNCTIONS = {
+    "inspect": ("pipelines.inspection", "inspect_command"),
+    "synthesize": ("pipelines.synthesis", "synthesize_command"),
+    "train": ("pipelines.training", "train_command"),
+    "evaluate": ("pipelines.evaluation", "evaluate_command"),
+    "run": ("pipelines.rebalancing", "run_command"),
+    "report": ("pipelines.reporting", "report_command"),
+}
+_OVERVIEW = """usage: rebalance COMMAND [OPTIONS]
+
+Data-centric rebalancing for long-tailed images.
+
+commands:
+{commands}
+
+options of every command:
+  --config FILE.yaml   settings from a file; flags win
+  --print-config       print the settings as YAML, and stop
+  -q, -v               say less, say more
+  --help               all options of the command
+  --version            print the version
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(words)
+    except InputError as error:
+        _complain(f"expected {error.expected}\n  got {error.got}\n  {error.fix}")
+        return 2
+    except RunError as error:
+        _complain(str(error))
+        return 1
+    except KeyboardInterrupt:
+        _complain("interrupted; the same command goes on where this one stopped")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        commands = "\n".join(f"  {name:<20} {_summary(config)}" for name, config in COMMANDS.items())
+        print(_OVERVIEW.format(commands=commands), end="")
+        return 0 if words else 2
+    if words[0] == "--version":
+        from rebalance import __version__
+
+        print(f"longtail-rebalance {__version__}")
+        return 0
+    command, *rest = words
+    if command not in COMMANDS:
+        raise InputError("a command", repr(command), nearest(command, COMMANDS))
+    rest, verbosity, file, print_config = _common_options(rest)
+    config = _parse(command, rest, file)
+    if print_config:
+        print(to_yaml(config), end="")
+        return 0
+    from pipelines.console import configure
+
+    configure(verbosity)
+    module, function = _FUNCTIONS[command]
+    getattr(import_module(module), function)(config)
+    return 0
+
+
+def _parse(command: str, words: list[str], file: Path | None) -> Any:
+    cls = COMMANDS[command]
+    default = from_dict(cls, read_config_file(file)) if file is not None else None
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    try:
+        config = tyro.cli(cls, args=words, prog=f"rebalance {command}", config=(OmitArgPrefixes,), **options)
+    except SystemExit as stop:
+        raise SystemExit(stop.code) from None
+    if UNSET in str(config):
+        raise InputError(
+            "DATA, or RUN", "none, neither in the file nor on the command line", "name it after the command"
+        )
+    return config
+
+
+def _common_options(words: list[str]) -> tuple[list[str], int, Path | None, bool]:
+    """Take the options that every command has out of `words`."""
+    rest: list[str] = []
+    verbosity, file, print_config = 0, None, False
+    remaining = iter(words)
+    for word in remaining:
+        name, _, value = word.partition("=")
+        if word in ("-q", "--quiet"):
+            verbosity -= 1
+        elif word in ("-v", "--verbose"):
+            verbosity += 1
+        elif word in ("--print-config", "--print_config"):
+            print_config = True
+        elif name in ("--config", "-c"):
+            path = value or next(remaining, "")
+            if not path:
+                raise InputError("--config FILE.yaml", "no file", "name the file after --config")
+            file = Path(path)
+        else:
+            rest.append(word)
+    return rest, verbosity, file, print_config
+
+
+def _summary(config: type) -> str:
+    return (config.__doc__ or "").strip().splitlines()[0]
+
+
+def _complain(text: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print(f"error: {text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

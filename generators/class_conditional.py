@@ -1,0 +1,168 @@
+"""A class-conditional diffusion model trained on the data themselves: nothing is downloaded.
+
+A U-Net learns to undo noise, told the class; with probability `label_drop` it is told the null class instead, so that
+sampling can lean towards the class (classifier-free guidance). v-prediction, cosine noise schedule, averaged weights.
+Ho and Salimans, Classifier-Free Diffusion Guidance, 2022; Salimans and Ho, Progressive Distillation, 2022, appendix D;
+Nichol and Dhariwal, Improved DDPM, 2021.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self, final
+
+import torch
+from diffusers import DPMSolverMultistepScheduler, UNet2DModel
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from generators.base import Job
+from rebalance.errors import InputError
+from rebalance.files import read_json, write_json, write_tensors
+
+NOISE_SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "squaredcos_cap_v2",
+    "prediction_type": "v_prediction",
+}
+"""Of training and of every sampler: a sampler with another prediction type gives garbage without an error."""
+
+_ATTENTION_SIZE = 16
+"""Maps of this size (px) and below get self-attention."""
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The U-Net.
+
+    Args:
+        classes: Class names, by id.
+        image_size: Height and width, px; divisible by 2 for every level but the first.
+        channels: At each level.
+        dropout: In every residual block.
+    """
+
+    classes: tuple[str, ...]
+    image_size: int
+    channels: tuple[int, ...]
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        step = 2 ** (len(self.channels) - 1)
+        if not self.channels or any(c < 8 or c % 8 for c in self.channels):
+            raise InputError("channels that are multiples of 8", str(self.channels), "use for example 32 64")
+        if self.image_size % step or self.image_size // step < 2:
+            raise InputError(
+                f"an image size that {len(self.channels)} levels halve evenly",
+                f"{self.image_size} px",
+                f"use a multiple of {step}, at least {2 * step}",
+            )
+
+
+def build_unet(settings: NetworkSettings) -> UNet2DModel:
+    """The untrained U-Net, with one class embedding more than there are classes: the null class."""
+    levels = range(len(settings.channels))
+    attention = [settings.image_size // 2**level <= _ATTENTION_SIZE and level > 0 for level in levels]
+    return UNet2DModel(
+        sample_size=settings.image_size,
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=settings.channels,
+        down_block_types=tuple("AttnDownBlock2D" if here else "DownBlock2D" for here in attention),
+        up_block_types=tuple("AttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attention)),
+        layers_per_block=2,
+        attention_head_dim=min(32, *settings.channels),
+        norm_num_groups=min(32, *settings.channels),
+        num_class_embeds=len(settings.classes) + 1,
+        dropout=settings.dropout,
+    )
+
+
+@final
+class ClassConditionalDiffusion:
+    """A trained class-conditional diffusion model.
+
+    Args:
+        unet: The (averaged) U-Net.
+        settings: What it was built from.
+        batch_size: Images sampled at a time; every batch is padded to it, since the shape changes the last bits.
+        amp: "no" or "bf16".
+    """
+
+    def __init__(self, unet: nn.Module, settings: NetworkSettings, *, batch_size: int = 128, amp: str = "no") -> None:
+        self.unet = unet.eval().requires_grad_(False)
+        self.settings = settings
+        self.batch_size = batch_size
+        self.amp = amp
+        self.fingerprint = hashlib.sha256(_weight_bytes(unet)).hexdigest()
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move to `device`."""
+        self.unet.to(device)
+        return self
+
+    def generate(self, jobs: Sequence[Job]) -> Tensor:
+        """See `ImageGenerator`. Jobs of one batch share `steps` and `guidance`."""
+        images = []
+        for start in range(0, len(jobs), self.batch_size):
+            part = jobs[start : start + self.batch_size]
+            kinds = {(job.settings["steps"], job.settings["guidance"]) for job in part}
+            if len(kinds) > 1:
+                raise InputError("jobs of equal steps and guidance", str(sorted(kinds)), "group the jobs by them")
+            images.append(self._sample(part, *kinds.pop()))
+        return torch.cat(images)
+
+    @torch.no_grad()
+    def _sample(self, jobs: Sequence[Job], steps: int, guidance: float) -> Tensor:
+        device = next(self.unet.parameters()).device
+        padded = [*jobs, *[jobs[-1]] * (self.batch_size - len(jobs))]
+        size = self.settings.image_size
+        noise = [torch.randn((3, size, size), generator=torch.Generator().manual_seed(job.seed)) for job in padded]
+        x = torch.stack(noise).to(device)
+        labels = torch.tensor([job.label for job in padded], device=device)
+        null = torch.full_like(labels, len(self.settings.classes))
+        scheduler = DPMSolverMultistepScheduler(**NOISE_SCHEDULE)
+        scheduler.set_timesteps(steps, device=device)
+        for t in scheduler.timesteps:
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.amp == "bf16"):
+                if guidance == 1:
+                    v = self.unet(x, t, class_labels=labels).sample
+                else:
+                    both = self.unet(torch.cat([x, x]), t, class_labels=torch.cat([labels, null])).sample
+                    conditional, unconditional = both.chunk(2)
+                    v = unconditional + guidance * (conditional - unconditional)
+            x = scheduler.step(v.float(), t, x).prev_sample
+        return (x[: len(jobs)] / 2 + 0.5).clamp(0, 1).cpu()  # clamp keeps NaN
+
+    def save(self, folder: Path) -> None:
+        """Write weights and settings to `folder`: the weights last, so that a folder with weights is whole."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "generator.json", {**asdict(self.settings), "noise_schedule": NOISE_SCHEDULE})
+        write_tensors(folder / "unet.safetensors", self.unet.state_dict())
+
+    @classmethod
+    def load(cls, folder: Path, *, batch_size: int = 128, amp: str = "no") -> Self:
+        """The model that `save` wrote.
+
+        Raises:
+            InputError: Missing or damaged files.
+        """
+        values: dict[str, Any] = read_json(folder / "generator.json")
+        if values.pop("noise_schedule") != NOISE_SCHEDULE:
+            raise InputError("a generator of this version's noise schedule", str(folder), "train the generator again")
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        settings = NetworkSettings(**{**values, **lists})
+        unet = build_unet(settings)
+        try:
+            unet.load_state_dict(load_file(folder / "unet.safetensors"))
+        except Exception as error:
+            raise InputError("a whole generator folder", f"{folder}: {error}", "train the generator again") from error
+        return cls(unet, settings, batch_size=batch_size, amp=amp)
+
+
+def _weight_bytes(module: nn.Module) -> bytes:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    return save(dict(sorted(tensors.items())))

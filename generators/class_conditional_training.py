@@ -1,0 +1,177 @@
+"""Train the class-conditional diffusion model: every update a function of (seed, update), resumable at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+
+from generators.class_conditional import NOISE_SCHEDULE, NetworkSettings, build_unet
+from rebalance.averaging import MovingAverage
+from rebalance.checkpoints import load_checkpoint, save_checkpoint
+from rebalance.errors import RunError
+from rebalance.ranks import barrier, derive_seed, is_main, rank, seed_everything, world_size
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How the model is trained.
+
+    Args:
+        updates: Length.
+        batch_size: Images of an update, over all ranks.
+        lr: Learning rate of AdamW after a warm-up over a tenth of the updates.
+        ema: Decay of the averaged weights.
+        label_exponent: Classes are drawn in proportion to n_c to this power: 1 as they are, 0 alike. One half is a
+            compromise that helps the tail at short budgets.
+        label_drop: Share of labels replaced by the null class.
+        flip: Mirror half of the images.
+        shift: Move images by up to so many pixels.
+        amp: "no" or "bf16".
+        seed: Everything random is derived from it.
+        checkpoint_updates: Updates between two checkpoints.
+    """
+
+    updates: int
+    batch_size: int
+    lr: float = 4e-4
+    ema: float = 0.999
+    label_exponent: float = 0.5
+    label_drop: float = 0.1
+    flip: bool = True
+    shift: int = 0
+    amp: str = "no"
+    seed: int = 0
+    checkpoint_updates: int = 200
+
+
+def train_class_conditional(
+    images: Tensor,
+    labels: Tensor,
+    network: NetworkSettings,
+    settings: TrainingSettings,
+    *,
+    checkpoints: Path | None = None,
+    wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
+    backward: Callable[[Tensor], Any] = Tensor.backward,
+    progress: Callable[[int, float], None] = lambda update, loss: None,
+) -> nn.Module:
+    """The averaged U-Net.
+
+    Args:
+        images: (N, 3, S, S) uint8, on the device to train on.
+        labels: Class ids (N,).
+        network: The U-Net.
+        settings: Length, batch, rates.
+        checkpoints: Folder to save to and to go on from.
+        wrap: Puts the U-Net on several ranks; accelerate's, in a pipeline.
+        backward: What to call for the gradient.
+        progress: Told of every update, and of the loss now and then.
+
+    Raises:
+        RunError: A loss that is not finite.
+    """
+    device = images.device
+    seed_everything(settings.seed)
+    unet = build_unet(network).to(device)
+    average = MovingAverage[nn.Module](unet, settings.ema)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=settings.lr)
+    modules: dict[str, nn.Module] = {"unet": unet, "average": average}
+    state = load_checkpoint(checkpoints, modules, optimizer) if checkpoints is not None else None
+    start = state["update"] if state is not None else 0
+    if start:
+        progress(start, float("nan"))
+    wrapped = wrap(unet).train()
+    noise_schedule = DDPMScheduler(**NOISE_SCHEDULE)
+    draw = _LabelSampler(labels, settings.label_exponent, len(network.classes))
+    for update in range(start, settings.updates):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.lr * min(1.0, (update + 1) / max(1, settings.updates // 10))
+        loss = _step(wrapped, images, draw, noise_schedule, settings, update, backward)
+        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        average.update(unet, update)
+        done = update + 1
+        read = done % 50 == 0 or done == settings.updates
+        value = float(loss) if read else float("nan")
+        if read and not np.isfinite(value):
+            raise RunError(f"the generator's loss after {done} updates is {value}; lower --generator-lr")
+        progress(1, value)
+        if checkpoints is not None and (done % settings.checkpoint_updates == 0 or done == settings.updates):
+            if is_main():
+                save_checkpoint(checkpoints, done, modules, optimizer, {})
+            barrier()
+    return average.average
+
+
+def _step(
+    unet: nn.Module,
+    images: Tensor,
+    draw: _LabelSampler,
+    noise_schedule: DDPMScheduler,
+    settings: TrainingSettings,
+    update: int,
+    backward: Callable[[Tensor], Any],
+) -> Tensor:
+    """Gradient of one update on this rank's rows of the global batch; the loss."""
+    generator = torch.Generator().manual_seed(derive_seed(settings.seed, update))
+    n, device = settings.batch_size, images.device
+    rows, classes = draw(n, generator)
+    noise = torch.randn((n, *images.shape[1:]), generator=generator)
+    timesteps = torch.randint(noise_schedule.config.num_train_timesteps, (n,), generator=generator)
+    dropped = torch.rand(n, generator=generator) < settings.label_drop
+    mirrored = torch.rand(n, generator=generator) < 0.5
+    shifts = torch.randint(-settings.shift, settings.shift + 1, (n, 2), generator=generator)
+    classes = torch.where(dropped, draw.n_classes, classes)
+    mine = slice(rank(), None, world_size())
+    clean = images[rows[mine].to(device)].float() / 127.5 - 1
+    if settings.flip:
+        clean = torch.where(mirrored[mine].view(-1, 1, 1, 1).to(device), clean.flip(3), clean)
+    if settings.shift:
+        clean = _shift(clean, shifts[mine].to(device))
+    noise, timesteps = noise[mine].to(device), timesteps[mine].to(device)
+    noisy = noise_schedule.add_noise(clean, noise, timesteps)
+    target = noise_schedule.get_velocity(clean, noise, timesteps)
+    seed_everything(settings.seed, update, rank() + 1)  # dropout
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp == "bf16"):
+        predicted = unet(noisy, timesteps, class_labels=classes[mine].to(device)).sample
+    loss = F.mse_loss(predicted.float(), target)
+    backward(loss * (len(clean) * world_size() / n))
+    return loss.detach()
+
+
+class _LabelSampler:
+    """Rows with their class drawn in proportion to n_c^exponent, then a member alike."""
+
+    def __init__(self, labels: Tensor, exponent: float, n_classes: int) -> None:
+        labels = labels.cpu()
+        self.n_classes = n_classes
+        self.counts = torch.bincount(labels, minlength=n_classes)
+        self.order = torch.argsort(labels, stable=True)
+        self.starts = torch.cumsum(self.counts, 0) - self.counts
+        self.share = torch.where(self.counts > 0, self.counts.double().pow(exponent), 0.0)
+
+    def __call__(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Rows (n,) and their class ids (n,)."""
+        classes = torch.multinomial(self.share, n, replacement=True, generator=generator)
+        within = (torch.rand(n, generator=generator, dtype=torch.float64) * self.counts[classes]).long()
+        return self.order[self.starts[classes] + within], classes
+
+
+def _shift(images: Tensor, shifts: Tensor) -> Tensor:
+    """Images moved by whole pixels (B, 2); what comes in is the edge pixel."""
+    size = images.shape[-1]
+    place = torch.arange(size, device=images.device)
+    rows = (place[None] + shifts[:, :1]).clamp(0, size - 1)  # (B, S)
+    columns = (place[None] + shifts[:, 1:]).clamp(0, size - 1)
+    index = torch.arange(len(images), device=images.device)[:, None, None, None]
+    channel = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
+    return images[index, channel, rows[:, None, :, None], columns[:, None, None, :]]

@@ -1,0 +1,141 @@
+"""Which images were made, how, and what became of them.
+
+While images are made, every rank appends a line per image to a journal of its own; a line that a kill tore is dropped
+and its image made again. At the end all lines become one manifest, sorted by job id and without times, so that it is
+the same whatever was interrupted.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, final
+
+from rebalance.errors import InputError
+from rebalance.files import sha256, write_text
+
+Row = dict[str, Any]
+"""job, class, label, index, seed, generator, path, sha256, finite; in the manifest also verdict, reason, scores."""
+
+KEPT, REJECTED, SPARE = "kept", "rejected", "spare"
+
+
+@final
+class Journal:
+    """An append-only file of rows, one JSON object a line, each on disk before the next is begun.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torn = path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
+        self._file = path.open("a", encoding="utf-8")
+        if torn:
+            self._file.write("\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Add rows and wait until they are on disk."""
+        for row in rows:
+            self._file.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def read_journals(folder: Path, root: Path) -> dict[str, Row]:
+    """Job id → row, for the rows of all journals in `folder` whose image is whole.
+
+    Args:
+        folder: Where the journals are.
+        root: What the rows' paths are relative to.
+    """
+    rows: dict[str, Row] = {}
+    for journal in sorted(folder.glob("*.jsonl")):
+        for line in journal.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+                whole = row["path"] is None or sha256(root / row["path"]) == row["sha256"]
+            except (ValueError, KeyError, TypeError, OSError):
+                continue  # a torn line, or an image that is missing or was changed
+            if whole:
+                rows[row["job"]] = row
+    return rows
+
+
+def write_manifest(folder: Path, rows: Iterable[Row]) -> None:
+    """`manifest.jsonl` and `manifest.csv` of `folder`, sorted by job id."""
+    ordered = sorted(rows, key=lambda row: str(row["job"]))
+    write_text(
+        folder / "manifest.jsonl",
+        "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in ordered),
+    )
+    columns = list(dict.fromkeys(name for row in ordered for name in _flat(row)))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_flat(row) for row in ordered)
+    write_text(folder / "manifest.csv", text.getvalue())
+
+
+def read_manifest(folder: Path) -> list[Row]:
+    """The rows of a manifest.
+
+    Raises:
+        InputError: No manifest, a damaged line, a path that leads outside the folder, or an image that was changed.
+    """
+    file = folder / "manifest.jsonl"
+    if not file.is_file():
+        raise InputError("a folder of `rebalance synthesize`", f"{folder}, without manifest.jsonl", "check the path")
+    root = os.path.realpath(folder)
+    rows: list[Row] = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row: Row = json.loads(line)
+            path, digest = row["path"], row["sha256"]
+            _ = (row["job"], row["class"], row["index"], row["verdict"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError("whole manifest lines", f"{file}:{number}: {error!r}", _AGAIN) from error
+        if path is not None:
+            if not os.path.realpath(folder / path).startswith(root + os.sep):
+                raise InputError(f"paths inside {folder}", f"{path!r} in {file}:{number}", _AGAIN)
+            _check_image(folder / path, digest, f"{file}:{number}")
+        rows.append(row)
+    return rows
+
+
+_AGAIN = "synthesize again into a new folder"
+
+
+def _check_image(path: Path, digest: str, place: str) -> None:
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError("the images that the manifest lists", f"{place}: {error}", _AGAIN) from error
+    if found != digest:
+        raise InputError("images as the manifest describes them", f"{place}: {path} was changed", _AGAIN)
+
+
+def _flat(row: Mapping[str, Any]) -> Row:
+    """Nested values as columns `name.key`."""
+    flat: Row = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": item for key, item in value.items()}
+        else:
+            flat[name] = value
+    return flat

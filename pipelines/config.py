@@ -1,0 +1,156 @@
+"""One frozen dataclass per command: the API, the command line, the saved file and the defaults.
+
+A field's docstring is its help text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from pipelines.config_groups import (
+    BudgetConfig,
+    DataConfig,
+    FilterConfig,
+    GeneratorConfig,
+    MixingConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizationConfig,
+    PlaceConfig,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """Show the imbalance of a data set, and what will hurt: table, figures, picture, warnings."""
+
+    data: DataConfig
+    many: int = 100
+    """A class with more training images is many-shot."""
+    few: int = 20
+    """A class with fewer training images is few-shot."""
+    check_files: bool = True
+    """Read every image: unreadable files, the same image in two splits or two classes."""
+    json: bool = False
+    """Print JSON instead of tables."""
+    picture: Path | None = None
+    """Where to save the picture; by default under runs/inspect."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train a classifier on real and, if given, synthetic images."""
+
+    data: DataConfig
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
+    synthetic: Path | None = None
+    """Folder that `rebalance synthesize` wrote, or any folder of class folders."""
+    synthetic_set: Literal["kept", "unfiltered", "replay"] = "kept"
+    """Which of its images: those that passed the gates; the first ones whatever the gates say; or, as a control, real
+    images repeated as often as images were kept."""
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    seed: int = 0
+    """Everything random is derived from it."""
+    place: PlaceConfig = field(default_factory=PlaceConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Measure a trained run on its test split, or on other images."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder of `rebalance train` or `rebalance run`."""
+    data: Annotated[Positional[str | None], arg(metavar="DATA")] = None
+    """Folder or list file of test images; by default the data that the run was trained on."""
+    split: Literal["test", "val", "train"] = "test"
+    """Which split of the data; a folder without splits is taken whole."""
+    root: Path | None = None
+    """Folder that the paths of a list file are relative to."""
+    batch_size: Annotated[int, arg(aliases=["-b"])] = 256
+    """Images at a time."""
+    workers: Annotated[int, arg(aliases=["-j"])] = 2
+    """Threads and processes that decode images."""
+    device: str = "auto"
+    """cpu, cuda, mps; auto takes the accelerator if there is one."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesizeConfig:
+    """Make images of the rare classes: plan, generate, filter; an image folder, a manifest, contact sheets."""
+
+    data: DataConfig
+    out: Path | None = None
+    """Folder to write; by default under runs/synthesize."""
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    amp: Literal["no", "bf16"] = "no"
+    """Precision of the generator."""
+    seed: int = 0
+    """Everything random is derived from it."""
+    dry_run: bool = False
+    """Print the plan with images, minutes and megabytes, and stop."""
+    max_minutes: float = 60.0
+    """Refuse a plan that is estimated to take longer."""
+    resume: bool = True
+    """Go on with a run that was interrupted; --no-resume starts it again from nothing."""
+    device: str = "auto"
+    """cpu, cuda, mps; auto takes the accelerator if there is one."""
+
+
+Arm = Literal["ce", "rebalanced", "replay", "unfiltered", "synthetic"]
+ARMS: tuple[Arm, ...] = ("ce", "rebalanced", "replay", "unfiltered", "synthetic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RebalanceConfig:
+    """The whole pipeline: synthesize the tail, re-balance, train, evaluate, with the controls side by side."""
+
+    data: DataConfig
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    arms: tuple[Arm, ...] = ARMS
+    """What is compared: plain cross entropy; the method; and the method with as many real images repeated, with
+    generated images as they come, and with generated images that passed the gates."""
+    seeds: int = 3
+    """Trainings of each arm; arms are paired by seed."""
+    seed: int = 0
+    """First seed."""
+    max_minutes: float = 60.0
+    """Refuse a synthesis that is estimated to take longer."""
+    place: PlaceConfig = field(default_factory=PlaceConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Write the report of finished runs: one HTML file, with Markdown and JSON beside it."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
+    """Run folders."""
+    out: Path | None = None
+    """Where to write report.html; by default into the run's folder, or for several runs into runs/report."""
+
+
+#: Sub-command → its config.
+COMMANDS: dict[str, type] = {
+    "inspect": InspectConfig,
+    "synthesize": SynthesizeConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "run": RebalanceConfig,
+    "report": ReportConfig,
+}

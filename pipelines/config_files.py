@@ -1,0 +1,160 @@
+"""Configs as dictionaries and YAML files, and what differs between two of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import tyro
+import yaml
+from tyro.conf import OmitArgPrefixes
+
+from rebalance.errors import InputError, nearest
+
+C = TypeVar("C")
+
+UNSET = "<unset>"
+"""Stands for a positional argument that a config file leaves to the command line."""
+
+_WITHOUT_EFFECT = {"place", "out", "resume", "dry_run", "max_minutes", "workers", "cache_gb", "device", "download"}
+"""Settings that change no result, so a run may be resumed with others."""
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as nested dictionaries of plain values."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def to_yaml(config: Any) -> str:
+    """A config as YAML; `from_dict(type(config), yaml.safe_load(text))` gives it back."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
+    """A config from (nested or flat) dictionaries; what is not named keeps its default.
+
+    Raises:
+        InputError: An unknown name, or a value of the wrong type.
+    """
+    settings = {name.replace("-", "_"): value for name, value in _flatten(cls, values)}
+    known = _leaves(cls)
+    for name in settings:
+        if name not in known:
+            raise InputError(f"settings of {cls.__name__}", repr(name), nearest(name, known))
+    arguments: list[str] = []
+    for name, field in known.items():
+        if name in settings or _is_required(field):
+            arguments += _arguments(field, settings.get(name, UNSET))
+    try:
+        return tyro.cli(cls, args=arguments, config=(OmitArgPrefixes,), console_outputs=False)
+    except SystemExit as stop:
+        raise InputError(
+            f"valid settings of {cls.__name__}",
+            ", ".join(f"{name}={value!r}" for name, value in settings.items()),
+            "check each against the command's --help",
+        ) from stop
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The dictionary in a YAML file.
+
+    Raises:
+        InputError: No such file, no YAML, or no mapping inside.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError("a config file", f"no such file: {path}", "check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(
+            "a YAML file", f"{path}: {error}", "mend the file; --print-config shows a valid one"
+        ) from error
+    if not isinstance(values, dict):
+        raise InputError("names and values", f"{type(values).__name__} in {path}", "--print-config shows a valid file")
+    return values
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Lines `name: old → new` for the settings that differ and change results."""
+    lines: list[str] = []
+    for name in [*old, *(name for name in new if name not in old)]:
+        if name in _WITHOUT_EFFECT:
+            continue
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            lines.append(f"{prefix}{name}: {before!r} → {after!r}")
+    return lines
+
+
+def parse_pairs(pairs: tuple[str, ...], flag: str) -> dict[str, str]:
+    """`("a=1", "b=2")` as a dictionary; the last of a name wins.
+
+    Raises:
+        InputError: A pair without an equals sign.
+    """
+    parsed: dict[str, str] = {}
+    for pair in pairs:
+        name, separator, value = pair.rpartition("=")
+        if not separator or not name:
+            raise InputError(f"{flag} NAME=VALUE", repr(pair), "write the name, an equals sign and the value")
+        parsed[name] = value
+    return parsed
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _groups(cls: type) -> dict[str, type]:
+    """The fields of `cls` that are configs themselves, by name."""
+    return {
+        name: hint
+        for name, hint in get_type_hints(cls).items()
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    }
+
+
+def _leaves(cls: type) -> dict[str, dataclasses.Field[Any]]:
+    """The settings of `cls` and of its groups, by name."""
+    groups = _groups(cls)
+    leaves: dict[str, dataclasses.Field[Any]] = {}
+    for field in dataclasses.fields(cls):
+        leaves |= _leaves(groups[field.name]) if field.name in groups else {field.name: field}
+    return leaves
+
+
+def _flatten(cls: type, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    groups = _groups(cls)
+    for name, value in values.items():
+        if name in groups and isinstance(value, Mapping):
+            yield from _flatten(groups[name], value)
+        else:
+            yield name, value
+
+
+def _arguments(field: dataclasses.Field[Any], value: Any) -> list[str]:
+    """A setting as command-line arguments."""
+    annotation = str(field.type)
+    items = [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
+    if "Positional" in annotation:
+        return items
+    flag = "--" + field.name.replace("_", "-")
+    if isinstance(value, bool) and annotation == "bool":
+        return [flag if value else flag.replace("--", "--no-", 1)]
+    if "UseAppendAction" in annotation:
+        return [part for item in items for part in (flag, item)]
+    if value is False:  # YAML reads a bare `no` so, as in `amp: no`
+        items = ["no"]
+    return [flag, *items] if items else []
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

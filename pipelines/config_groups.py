@@ -1,0 +1,226 @@
+"""Groups of settings that several commands share. Nothing heavy is imported: the command line reads these first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the images are, and how they are read."""
+
+    data: Annotated[Positional[str], arg(metavar="DATA")]
+    """`digits`, a folder with one sub-folder per class (or train/val/test folders of such), a list file
+    (`path label` lines, or CSV), or `cifar10` / `cifar100` in torchvision's layout under --root."""
+    root: Path | None = None
+    """Folder that the paths of list files are relative to, or that holds torchvision's CIFAR files."""
+    val_list: Path | None = None
+    """List file of the validation split."""
+    test_list: Path | None = None
+    """List file of the test split."""
+    path_column: str = "path"
+    """CSV column of the image path."""
+    label_column: str = "label"
+    """CSV column of the class name or number."""
+    split_column: str = "split"
+    """CSV column that says train, val or test, if there is one."""
+    imbalance_factor: float | None = None
+    """Cut the training split to a long tail: n_max / n_min, 100 for "IF 100". For digits 50 unless given; 1 leaves
+    the data as they are."""
+    profile: Literal["exp", "step"] = "exp"
+    """Shape of that long tail."""
+    subset_seed: int = 0
+    """Which images the cut and the held-out splits take; 0 gives the published subsets of CIFAR."""
+    val_fraction: float = 0.0
+    """Share of the training images held out to select the epoch by. 0: all of them train and the last epoch counts."""
+    test_fraction: float | None = None
+    """Share of the training images held out as test where the data have no test split. `run` takes 0.2 unless given."""
+    image_size: int | None = None
+    """Height and width, px: shorter side scaled, centre cropped. By default the images' own size up to 64, else 224."""
+    augment: str = "auto"
+    """Augmentation of training images, joined by +: none, crop, flip, cutout, … auto: crop for digits, crop+flip
+    otherwise."""
+    skip_corrupt: bool = False
+    """Go on without images that cannot be read, and record them."""
+    cache_gb: float = 4.0
+    """Keep the decoded images in memory up to this size; larger data are decoded by workers as they are needed."""
+    workers: Annotated[int, arg(aliases=["-j"])] = 2
+    """Threads and processes that decode images."""
+    download: bool = False
+    """Fetch cifar10 / cifar100 if they are not on disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network."""
+
+    model: str = "auto"
+    """Backbone: small_cnn, resnet20, resnet32, resnet56, or a torchvision ResNet/ResNeXt such as resnet50 or
+    resnext50_32x4d. auto: by image size, small_cnn up to 16 px, resnet32 up to 64 px, else resnet50."""
+    stem: Literal["auto", "imagenet", "small"] = "auto"
+    """First layers of torchvision networks: 7×7 stride 2 with max-pool, or 3×3 stride 1; auto: small up to 64 px."""
+    weights: Annotated[Path | None, arg(aliases=["--initial-checkpoint"])] = None
+    """Local weights file of a torchvision network to start from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What is optimised, and how classes are balanced: rule, strength, schedule; for sampler and for loss."""
+
+    method: str = "balanced_softmax"
+    """The recipe; `rebalance methods` lists them."""
+    option: Annotated[UseAppendAction[tuple[str, ...]], arg(aliases=["-o"], metavar="NAME=VALUE")] = ()
+    """An option of the recipe, such as -o max_margin=0.4."""
+    sampler_rule: Literal["none", "inverse", "sqrt-inverse", "effective-number", "custom"] = "none"
+    """Draw images by class weights."""
+    sampler_strength: float = 1.0
+    """Exponent of the sampler's rule: 0 draws images alike, 1 follows the rule (inverse: classes alike)."""
+    sampler_schedule: str = "none"
+    """When the sampler's rule acts: none (always), deferred:0.8 (from 80 % of training on), progressive."""
+    loss_rule: Literal["none", "inverse", "sqrt-inverse", "effective-number", "custom"] | None = None
+    """Weigh the loss by class; by default as the recipe does."""
+    loss_strength: float = 1.0
+    """Exponent of the loss's rule."""
+    loss_schedule: str | None = None
+    """When the loss's rule acts; by default as the recipe does."""
+    cb_beta: float | None = None
+    """β of the effective number in --sampler-rule and --loss-rule; by default 1 - 1 / n_max."""
+    class_weight: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=WEIGHT")] = ()
+    """Weight of a class, by name, for rule custom; give one for every class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizationConfig:
+    """How long and how fast."""
+
+    epochs: int = 200
+    """Passes; one epoch draws as many images as there are real training images, whatever is mixed in."""
+    updates: int | None = None
+    """Length of training in updates, instead of epochs."""
+    batch_size: Annotated[int, arg(aliases=["-b"])] = 128
+    """Images per update, over all processes and accumulated parts together."""
+    grad_accum_steps: int = 1
+    """Parts that each process cuts its share of a batch into, to save memory."""
+    lr: float | None = None
+    """Learning rate; by default base_lr × batch_size / 256."""
+    base_lr: float = 0.2
+    """Learning rate at 256 images per update (SGD; AdamW takes 1 % of it)."""
+    opt: Literal["sgd", "adamw"] = "sgd"
+    """Optimiser; SGD with Nesterov momentum."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 5e-4
+    """Weight decay; biases and batch-norm parameters are spared."""
+    sched: Literal["cosine", "step", "constant"] = "cosine"
+    """Learning rate after the warm-up; step: × 0.01 from 80 %, × 0.0001 from 90 % of training on."""
+    warmup_epochs: float = 5.0
+    """Linear warm-up."""
+    clip_grad: float | None = None
+    """Largest norm of the gradient."""
+    model_ema: Annotated[float | None, arg(metavar="DECAY")] = None
+    """Average the weights with this decay, for example 0.999, and keep the average as the model."""
+    amp: Literal["no", "bf16", "fp16"] = "no"
+    """Precision of the forward pass; losses stay in float32."""
+    channels_last: bool = True
+    """Memory layout that convolutions prefer."""
+    compile: bool = False
+    """Compile the method; pays for long trainings only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixingConfig:
+    """How synthetic images take part in training."""
+
+    synthetic_weight: float = 0.3
+    """Loss weight of a synthetic image; a real one weighs 1."""
+    real_share: float = 0.5
+    """Smallest share of real images in a batch."""
+    real_only_last: float = 0.1
+    """Share of training, at its end, on real images only."""
+    kappa: float = 0.0
+    """Worth of one synthetic image in priors and margins, which see n_real + kappa × n_synthetic."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceConfig:
+    """Where the run lives and on what it runs; none of this changes a result."""
+
+    output: Path = Path("runs")
+    """Folder of all runs."""
+    experiment: str | None = None
+    """Name of this run's folder; by default made of the command, the data and the method."""
+    resume: bool = True
+    """Go on with a run that was interrupted; --no-resume starts it again from nothing."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto takes the accelerator if there is one."""
+    log: str = "tensorboard"
+    """Experiment tracker, by accelerate's name: tensorboard, wandb, mlflow, …, or none."""
+    checkpoint_updates: int = 200
+    """Updates between two checkpoints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetConfig:
+    """How many images each class is given."""
+
+    budget: Annotated[str, arg(metavar="RULE")] = "fill-to-head"
+    """fill-to-head, fill-to-median, ratio:K (K per real image), effective:RHO (share of the head's effective number),
+    or explicit, with --count."""
+    count: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="CLASS=N")] = ()
+    """Images of one class, by name, for --budget explicit."""
+    worth: float = 1.0
+    """Worth of one synthetic image beside a real one, for --budget effective:RHO."""
+    max_per_class: int | None = None
+    """Upper bound for each class."""
+    max_ratio: float | None = None
+    """Upper bound for each class, per real image."""
+    max_images: int | None = None
+    """Upper bound of the sum; all classes are scaled down alike."""
+    reserve: float = 0.7
+    """Spare candidates planned per wanted image, to make up for rejected ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """The class-conditional diffusion model, trained on the training images themselves."""
+
+    generator_size: int | None = None
+    """Height and width of generated images, px; by default the images' own, at most 64."""
+    generator_channels: tuple[int, ...] | None = None
+    """U-Net channels at each resolution; by default by size: 32 64 up to 16 px, 64 128 128 up to 32 px."""
+    generator_updates: int | None = None
+    """Updates; by default 2,000 up to 16 px, else 20,000."""
+    generator_batch_size: int | None = None
+    """Images per update; by default 64 up to 16 px, else 256."""
+    generator_lr: float = 4e-4
+    """Learning rate of AdamW."""
+    generator_ema: float = 0.999
+    """Decay of the averaged weights, with warm-up."""
+    label_exponent: float = 0.5
+    """Classes are drawn in proportion to n_c to this power while the generator trains: 1 as they are, 0 alike."""
+    label_drop: float = 0.1
+    """Share of labels replaced by the null class, for guidance."""
+    guidance: float = 2.0
+    """Strength of classifier-free guidance; 1 is none, above 3 diversity suffers."""
+    steps: int = 20
+    """Sampling steps."""
+    sampling_batch: int | None = None
+    """Images sampled at a time; fixed and padded, since it changes their bytes. By default 128 on a CPU, else 512."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterConfig:
+    """Which generated images are kept."""
+
+    skip_gate: UseAppendAction[tuple[Literal["flat", "copy", "distance"], ...]] = ()
+    """A gate to leave out."""
+    distance_quantile: float = 0.975
+    """A kept image is no farther from its class's real images than this quantile of theirs from one another."""
+    floor: float = 0.5
+    """Share of its budget that a class gets even if the distance gate has to be loosened step by step."""
+    features: Path | None = None
+    """Run folder whose classifier gives the features; by default one is trained on the real images."""

@@ -1,0 +1,107 @@
+"""What the user sees while a command runs: messages, tables, progress. Only rank 0 speaks."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import final
+
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from rebalance.ranks import is_main
+
+log = logging.getLogger("rebalance")
+_LINE_SECONDS = 15.0
+
+
+def configure(verbosity: int) -> None:
+    """Send messages to the terminal: -1 warnings only, 0 what matters, 1 everything."""
+    level = {-1: logging.WARNING, 0: logging.INFO}.get(max(verbosity, -1), logging.DEBUG)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(lambda record: is_main())
+    log.handlers = [handler]
+    log.setLevel(level)
+    log.propagate = False
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on standard output; the first column is left-aligned, the others right."""
+    if not is_main() or log.level > logging.INFO:
+        return
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    width = None if sys.stdout.isatty() else 120
+    Console(width=width, highlight=False).print(table)
+
+
+@final
+class Progress:
+    """A progress bar with rate and time left; on a terminal a bar, elsewhere a line now and then."""
+
+    def __init__(self, total: int, what: str, unit: str, done: int = 0) -> None:
+        shown = is_main() and log.isEnabledFor(logging.INFO) and bool(log.handlers)
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            desc=what,
+            unit=f" {unit}",
+            disable=not (shown and sys.stderr.isatty()),
+            leave=False,
+            dynamic_ncols=True,
+        )
+        self._lines = shown and not sys.stderr.isatty()
+        self._total, self._done, self._begun_with = total, done, done
+        self._what, self._unit = what, unit
+        self._start = self._last = time.monotonic()
+
+    def update(self, n: int) -> None:
+        """`n` more are done."""
+        self._bar.update(n)
+        self._done += n
+        now = time.monotonic()
+        if self._lines and now - self._last >= _LINE_SECONDS:
+            self._last = now
+            rate = (self._done - self._begun_with) / (now - self._start)
+            left = (self._total - self._done) / rate if rate else float("inf")
+            log.info(
+                "%s: %d of %d, %.1f %s/s, %s left",
+                self._what,
+                self._done,
+                self._total,
+                rate,
+                self._unit,
+                _minutes(left),
+            )
+
+    def note(self, text: str) -> None:
+        """A few words behind the bar."""
+        self._bar.set_postfix_str(text, refresh=False)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()
+
+
+@contextmanager
+def progress_bar(total: int, what: str, unit: str, done: int = 0) -> Iterator[Progress]:
+    """A `Progress` that closes itself."""
+    bar = Progress(total, what, unit, done)
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+def _minutes(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "unknown time"
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

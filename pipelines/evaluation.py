@@ -1,0 +1,119 @@
+"""Measure classifiers: on a split during and after training, or a run folder on any images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipelines.config import EvaluateConfig
+from pipelines.config_files import from_dict
+from pipelines.config_groups import DataConfig
+from pipelines.loading import DecodedTable, load_splits, open_table
+from pipelines.model_files import TrainedClassifier, load_model
+from pipelines.runs import read_run_config
+from pipelines.session import start_session
+from rebalance.counts import GROUPS, Group, IntArray
+from rebalance.data.augmentation import normalize
+from rebalance.data.folders import read_classes
+from rebalance.data.table import ImageTable
+from rebalance.errors import InputError
+from rebalance.metrics import Tally
+from rebalance.ranks import shard, sum_over_ranks
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Metrics of a run's `model/` on its own test split, or on the images of `config.data`.
+
+    Raises:
+        InputError: No run, no such split, or a class that the model does not know.
+    """
+    session = start_session(config.device)
+    model = load_model(config.run).to(session.device)
+    data, table = _table(config, model)
+    decoded = open_table(table, model.image_size, data, session.device)
+    return evaluate_table(
+        model.classifier, decoded, model.groups, model.mean, model.std, session.device, batch_size=config.batch_size
+    )
+
+
+def _table(config: EvaluateConfig, model: TrainedClassifier) -> tuple[DataConfig, ImageTable]:
+    if config.data is None:
+        saved = read_run_config(config.run)
+        data = replace(from_dict(DataConfig, saved["data"]), workers=config.workers)
+        tables = load_splits(data).tables()
+        if config.split not in tables:
+            raise InputError(f"a {config.split} split", f"{data.data}, which has none", "give a folder of test images")
+        table = tables[config.split]
+    else:
+        data = DataConfig(data=config.data, root=config.root, workers=config.workers)
+        table = _other_table(data, config.split, model.classes)
+    return data, _with_classes(table, model.classes)
+
+
+def _other_table(data: DataConfig, split: str, classes: tuple[str, ...]) -> ImageTable:
+    """The named split of the data, or all of it where it has no splits; one class is enough here."""
+    path = Path(data.data)
+    if path.is_dir() and not any((path / name).is_dir() for name in ("train", "training")):
+        inner = path / split
+        return read_classes(inner if inner.is_dir() else path, classes)
+    tables = load_splits(data).tables()
+    return tables.get(split, tables["train"]) if len(tables) == 1 else tables[split]
+
+
+def _with_classes(table: ImageTable, classes: tuple[str, ...]) -> ImageTable:
+    """`table` with the class ids of the model."""
+    if table.classes == classes:
+        return table
+    unknown = [name for name in table.classes if name not in classes]
+    if unknown:
+        raise InputError("classes that the model knows", repr(unknown[0]), f"it knows {', '.join(classes)}")
+    ids = np.array([classes.index(name) for name in table.classes], dtype=np.int64)
+    return replace(table, targets=ids[table.targets], classes=classes)
+
+
+def evaluate_table(
+    classifier: nn.Module,
+    decoded: DecodedTable,
+    groups: Sequence[Group],
+    mean: Tensor,
+    std: Tensor,
+    device: torch.device,
+    *,
+    batch_size: int = 256,
+) -> dict[str, Any]:
+    """Metrics of `classifier` on a table; every rank takes its rows and gets the figures of all."""
+    table = decoded.table
+    tally = Tally(len(table.classes), groups, device)
+    rows = shard(np.arange(len(table), dtype=np.int64))
+    targets = torch.from_numpy(table.targets).to(device)
+    for part, logits in predict_rows(classifier, decoded, rows, mean, std, batch_size=batch_size):
+        tally.update(logits, targets[torch.from_numpy(part).to(device)])
+    sum_over_ranks(tally.state())
+    return tally.metrics()
+
+
+@torch.no_grad()
+def predict_rows(
+    classifier: nn.Module, decoded: DecodedTable, rows: IntArray, mean: Tensor, std: Tensor, *, batch_size: int = 256
+) -> list[tuple[IntArray, Tensor]]:
+    """Outputs of `classifier` in evaluation mode, batch by batch, with their rows."""
+    was_training = classifier.training
+    classifier.eval()
+    parts = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    images = decoded.store.batches(parts)
+    outputs = [(part, classifier(normalize(batch, mean, std))) for part, batch in zip(parts, images, strict=True)]
+    classifier.train(was_training)
+    return outputs
+
+
+def headline(metrics: dict[str, Any]) -> dict[str, float | None]:
+    """The figures that are compared: one number each."""
+    groups = {f"{group}_shot": metrics["groups"][group] for group in GROUPS}
+    names = ("balanced_accuracy", "accuracy", "macro_f1", "g_mean", "worst_class", "ece")
+    return {**{name: metrics[name] for name in names}, **groups}

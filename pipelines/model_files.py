@@ -1,0 +1,130 @@
+"""`model/`: weights without anything that only training needs, class names, preprocessing; loaded by one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self, final
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from rebalance.backbones import build_backbone
+from rebalance.classifier import Classifier
+from rebalance.counts import FloatArray, Group, shot_groups
+from rebalance.data.augmentation import normalize
+from rebalance.data.decoding import decode
+from rebalance.data.table import Image
+from rebalance.errors import InputError
+from rebalance.files import read_json, write_json, write_tensors
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """Everything but the weights that a classifier is rebuilt from.
+
+    Args:
+        backbone: Name, see `rebalance.backbones`.
+        stem: Stem of torchvision networks.
+        head: "linear" or "cosine".
+        scale: From the head's scores to logits.
+        image_size: Height and width that images are brought to, px.
+        mean: Of the training pixels in [0, 1], by channel.
+        std: Likewise.
+        classes: Class names, by id.
+        train_counts: Real training images of each class.
+    """
+
+    backbone: str
+    stem: str
+    head: str
+    scale: float
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...]
+    train_counts: tuple[int, ...]
+
+
+@final
+class TrainedClassifier:
+    """A classifier with its preprocessing.
+
+    Args:
+        classifier: Normalised images → logits.
+        description: What it was built from.
+
+    Attributes:
+        classifier: The network, in evaluation mode.
+        classes: Class names, by id.
+        image_size: Height and width that images are brought to, px.
+        groups: Many, medium or few, by class.
+    """
+
+    def __init__(self, classifier: Classifier, description: ModelDescription) -> None:
+        self.classifier = classifier.eval()
+        self.description = description
+        self.classes = description.classes
+        self.image_size = description.image_size
+        self.groups: list[Group] = shot_groups(description.train_counts)
+        self.mean = torch.tensor(description.mean)
+        self.std = torch.tensor(description.std)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move to `device`."""
+        self.classifier.to(device)
+        self.mean, self.std = self.mean.to(device), self.std.to(device)
+        return self
+
+    def preprocess(self, images: Sequence[Image | Path]) -> Tensor:
+        """Files or pixels (H, W, 3) uint8 → normalised images (B, 3, S, S)."""
+        arrays = [decode(str(i) if isinstance(i, Path) else i, self.image_size) for i in images]
+        pixels = torch.stack([torch.from_numpy(array.copy()).permute(2, 0, 1) for array in arrays])
+        return normalize(pixels.to(self.mean.device), self.mean, self.std)
+
+    @torch.no_grad()
+    def predict_proba(self, images: Sequence[Image | Path]) -> FloatArray:
+        """Probabilities (B, C) of files or of pixels (H, W, 3) uint8."""
+        logits = self.classifier(self.preprocess(images))
+        probabilities: FloatArray = logits.double().softmax(dim=1).cpu().numpy()
+        return probabilities
+
+    def predict(self, images: Sequence[Image | Path]) -> list[str]:
+        """Class names of files or of pixels (H, W, 3) uint8."""
+        return [self.classes[i] for i in self.predict_proba(images).argmax(axis=1)]
+
+
+def build_classifier(description: ModelDescription) -> Classifier:
+    """An untrained classifier of this description."""
+    backbone = build_backbone(description.backbone, image_size=description.image_size, stem=description.stem)
+    return Classifier(backbone, len(description.classes), head=description.head, scale=description.scale)
+
+
+def save_model(folder: Path, classifier: nn.Module, description: ModelDescription) -> None:
+    """Write `folder` (a run's `model/`): the weights last, so that a folder with weights is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "classes.json", list(description.classes))
+    write_json(folder / "model.json", asdict(description))
+    write_tensors(folder / "weights.safetensors", classifier.state_dict())
+
+
+def load_model(run: Path | str) -> TrainedClassifier:
+    """The classifier of a run folder, or of its `model/` alone.
+
+    Raises:
+        InputError: No model there, or files that do not fit together.
+    """
+    folder = Path(run) / "model" if (Path(run) / "model").is_dir() else Path(run)
+    if not (folder / "weights.safetensors").is_file():
+        raise InputError("a finished run with a model", f"{run}, which has none", "give a folder that a run printed")
+    values: dict[str, Any] = read_json(folder / "model.json")
+    try:
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        description = ModelDescription(**{**values, **lists})
+        classifier = build_classifier(description)
+        classifier.load_state_dict(load_file(folder / "weights.safetensors"))
+    except (TypeError, RuntimeError, OSError) as error:
+        raise InputError("a whole model folder", f"{folder}: {error}", "export the model again") from error
+    return TrainedClassifier(classifier, description)

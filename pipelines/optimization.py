@@ -1,0 +1,75 @@
+"""Optimiser and learning rate from a config."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pipelines.config_groups import OptimizationConfig
+from rebalance.errors import InputError
+from rebalance.schedules import learning_rate_factor
+
+ADAMW_SHARE = 0.01
+"""AdamW's base rate as a share of SGD's."""
+
+
+def check_optimization(config: OptimizationConfig) -> None:
+    """Refuse settings that cannot work, before anything is begun.
+
+    Raises:
+        InputError: A value out of range.
+    """
+    positive = {
+        "--epochs": config.epochs,
+        "--batch-size": config.batch_size,
+        "--grad-accum-steps": config.grad_accum_steps,
+        "--updates": config.updates,
+        "--lr": config.lr,
+        "--base-lr": config.base_lr,
+        "--clip-grad": config.clip_grad,
+    }
+    for flag, value in positive.items():
+        if value is not None and not value > 0:
+            raise InputError(f"{flag} > 0", str(value), "leave it out for the default")
+    for flag, share in {"--momentum": config.momentum, "--model-ema": config.model_ema}.items():
+        if share is not None and not 0 <= share < 1:
+            raise InputError(f"{flag} in [0, 1)", str(share), "use for example 0.9")
+    for flag, number in {"--weight-decay": config.weight_decay, "--warmup-epochs": config.warmup_epochs}.items():
+        if number < 0:
+            raise InputError(f"{flag} >= 0", str(number), "use 0 for none")
+    if config.batch_size < 2:
+        raise InputError("--batch-size of at least 2", str(config.batch_size), "batch norm needs two images")
+
+
+def base_learning_rate(config: OptimizationConfig) -> float:
+    """The learning rate after warm-up: as given, or base_lr × batch size / 256."""
+    if config.lr is not None:
+        return config.lr
+    share = ADAMW_SHARE if config.opt == "adamw" else 1.0
+    return config.base_lr * share * config.batch_size / 256
+
+
+def build_optimizer(module: nn.Module, config: OptimizationConfig) -> torch.optim.Optimizer:
+    """The optimiser of `module`; biases, batch-norm and other one-dimensional parameters get no weight decay."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    rate = base_learning_rate(config)
+    if config.opt == "adamw":
+        return torch.optim.AdamW(groups, lr=rate)
+    return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.momentum > 0)
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, config: OptimizationConfig, epoch: float, epochs: float
+) -> float:
+    """Set and return the learning rate at the 0-based, fractional `epoch`."""
+    rate = base_learning_rate(config) * learning_rate_factor(
+        epoch, epochs, schedule=config.sched, warmup_epochs=config.warmup_epochs
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate

@@ -1,0 +1,91 @@
+"""The device and the processes of a command, by accelerate."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from rebalance.errors import InputError
+from rebalance.ranks import end_with_parent, is_main, world_size
+
+_TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where a command runs.
+
+    Args:
+        accelerator: Devices, ranks, gradients, trackers. Its precision stays "no": the loop owns autocast.
+        device: This rank's device.
+    """
+
+    accelerator: Accelerator
+    device: torch.device
+
+
+def start_session(device: str = "auto", *, amp: str = "no", log: str = "none", folder: Path | None = None) -> Session:
+    """Join the other ranks and take this rank's device.
+
+    Args:
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        amp: The precision that will be asked for; fp16 needs a GPU.
+        log: Tracker, by accelerate's name, or "none".
+        folder: The run's folder, for trackers that write files.
+
+    Raises:
+        InputError: No such device or tracker, or fp16 without a GPU.
+    """
+    _check_device(device)
+    if log != "none" and log not in _TRACKERS:
+        raise InputError("a tracker", repr(log), f"use one of {', '.join(_TRACKERS)}, or none")
+    if ":" in device:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = device
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        log_with=None if log == "none" else log,
+        project_dir=None if folder is None else str(folder),
+    )
+    if accelerator.device.type == "cpu" and amp == "fp16":
+        raise InputError(
+            "a GPU for fp16", "the CPU, which computes it in float32 without saying so", "use --amp bf16, or no"
+        )
+    if world_size() > 1:
+        end_with_parent()
+    return Session(accelerator, accelerator.device)
+
+
+def wrap(session: Session, module: nn.Module) -> nn.Module:
+    """`module` on the device and, with several ranks, in DDP."""
+    wrapped: nn.Module = session.accelerator.prepare_model(module)
+    return wrapped
+
+
+def start_tracking(session: Session, update: int) -> None:
+    """Open the tracker's run; with TensorBoard, what an interrupted run logged after `update` is dropped."""
+    if session.accelerator.log_with:
+        options: dict[str, Any] = {"tensorboard": {"purge_step": update}}
+        session.accelerator.init_trackers("", init_kwargs=options)
+
+
+def track(session: Session, values: dict[str, float], update: int) -> None:
+    """Send numbers to the tracker."""
+    if session.accelerator.log_with and is_main():
+        session.accelerator.log(values, step=update)
+
+
+def _check_device(device: str) -> None:
+    kind = device.partition(":")[0]
+    if kind not in ("auto", "cpu", "cuda", "mps"):
+        raise InputError("a device: auto, cpu, cuda, cuda:1, mps", repr(device), "name one of them")
+    missing = (kind == "cuda" and not torch.cuda.is_available()) or (
+        kind == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise InputError(f"a {kind} device", "none on this machine", "use --device auto")

@@ -1,0 +1,87 @@
+"""Synthetic images as training rows: those of a synthesis folder, or of any folder of class folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from generators.manifest import KEPT, Row, read_manifest
+from pipelines.config import TrainConfig
+from pipelines.config_groups import DataConfig
+from pipelines.loading import DecodedTable, open_table
+from rebalance.counts import IntArray, class_counts
+from rebalance.data.folders import read_classes
+from rebalance.data.table import ImageTable
+from rebalance.errors import InputError, nearest
+from rebalance.ranks import derive_seed
+
+
+def open_synthetic(
+    config: TrainConfig, data: DataConfig, real: ImageTable, size: int, device: torch.device
+) -> DecodedTable | None:
+    """The images of `config.synthetic` that `config.synthetic_set` names, decoded; None without a folder or images.
+
+    Raises:
+        InputError: No such folder, a manifest that was tampered with, or a class that the data lack.
+    """
+    if config.synthetic is None:
+        return None
+    table = _table(config.synthetic, config.synthetic_set, real, config.seed)
+    if len(table) == 0:
+        return None
+    return open_table(table, size, data, device, "synthetic images")
+
+
+def _table(folder: Path, which: str, real: ImageTable, seed: int) -> ImageTable:
+    if not folder.is_dir():
+        raise InputError(
+            "a folder of synthetic images", f"no such folder: {folder}", "run `rebalance synthesize` first"
+        )
+    if not (folder / "manifest.jsonl").exists():
+        if which == "unfiltered":
+            raise InputError(
+                "a folder of `rebalance synthesize` for unfiltered images",
+                f"{folder}, without manifest.jsonl",
+                "use kept",
+            )
+        table = read_classes(folder, real.classes)
+        return table if which == "kept" else _replay(real, table.counts, seed)
+    rows = read_manifest(folder)
+    for row in rows:
+        if row["class"] not in real.classes:
+            raise InputError("classes of the training data", repr(row["class"]), nearest(row["class"], real.classes))
+    kept = [row for row in rows if row["verdict"] == KEPT]
+    counts = class_counts([real.classes.index(row["class"]) for row in kept], len(real.classes))
+    if which == "kept":
+        return _from_rows(folder, kept, real.classes)
+    if which == "replay":
+        return _replay(real, counts, seed)
+    return _from_rows(folder, _first(rows, dict(zip(real.classes, counts.tolist(), strict=True))), real.classes)
+
+
+def _first(rows: list[Row], counts: dict[str, int]) -> list[Row]:
+    """Of each class the first candidates that were made, as many as were kept."""
+    chosen: list[Row] = []
+    for name, n in counts.items():
+        made = [row for row in rows if row["class"] == name and row["path"] is not None]
+        chosen += sorted(made, key=lambda row: int(row["index"]))[:n]
+    return chosen
+
+
+def _from_rows(folder: Path, rows: list[Row], classes: tuple[str, ...]) -> ImageTable:
+    ordered = sorted(rows, key=lambda row: (classes.index(row["class"]), int(row["index"])))
+    targets = np.array([classes.index(row["class"]) for row in ordered], dtype=np.int64)
+    return ImageTable([str(folder / row["path"]) for row in ordered], targets, classes)
+
+
+def _replay(real: ImageTable, counts: IntArray, seed: int) -> ImageTable:
+    """Real images again: of each class `counts[c]`, every one of them as often as the others or once more."""
+    rows = [np.zeros(0, dtype=np.int64)]
+    for label, n in enumerate(counts):
+        members = np.flatnonzero(real.targets == label)
+        stream = np.random.default_rng(derive_seed(seed, label))
+        cycles = [stream.permutation(members) for _ in range(-(-int(n) // len(members)))]
+        rows += [cycle[: int(n) - i * len(members)] for i, cycle in enumerate(cycles)]
+    return real.select(np.concatenate(rows))

@@ -1,0 +1,45 @@
+"""What a method may ask of a backbone: stages one after another, and pooled features."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Backbone(nn.Module, ABC):
+    """Images (B, 3, H, W) → features (B, n_features), stage by stage.
+
+    A subclass fills `stages` and `stage_channels` in its constructor. Stage 0 holds the stem. A feature generator
+    works on the maps between two stages: `maps = backbone.run(images, 0, k)`, then `backbone.run(maps, k)`.
+    """
+
+    stages: nn.ModuleList
+    stage_channels: tuple[int, ...]
+
+    @property
+    def n_features(self) -> int:
+        """Length of the pooled feature vector."""
+        return self.stage_channels[-1]
+
+    def run(self, maps: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """Maps (B, D, H, W) after the stages `start` up to, without, `stop`; `start` 0 takes images."""
+        for stage in list(self.stages)[start:stop]:
+            maps = stage(maps)
+        return maps
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Features (B, n_features) of the last stage's maps: the mean over all places."""
+        return F.adaptive_avg_pool2d(maps, 1).flatten(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, n_features) of normalised images (B, 3, H, W)."""
+        return self.pool(self.run(images))
+
+
+def fill_stages(backbone: Backbone, stages: Sequence[nn.Module], channels: Sequence[int]) -> None:
+    """Give `backbone` its stages and the number of channels after each."""
+    backbone.stages = nn.ModuleList(stages)
+    backbone.stage_channels = tuple(channels)

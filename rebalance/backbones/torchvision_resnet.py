@@ -1,0 +1,68 @@
+"""Any torchvision ResNet or ResNeXt, with a stem for small images where they are small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import final
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from rebalance.backbones.base import Backbone, fill_stages
+from rebalance.errors import InputError
+
+SMALL_IMAGE = 64
+"""Images up to this size (px) get the small stem under "auto": a stride of 4 before the first block loses them."""
+
+
+@final
+class TorchvisionResNet(Backbone):
+    """A torchvision ResNet as four stages.
+
+    Args:
+        name: torchvision's name, such as "resnet50" or "resnext50_32x4d".
+        stem: "imagenet" (7×7, stride 2, max-pool), "small" (3×3, stride 1, no max-pool), or "auto" by `image_size`.
+        image_size: Height and width of the images, px.
+        weights: A local weights file (.safetensors, or .pth that loads with `weights_only`) in torchvision's layout.
+            The classifier is left out; a 7×7 stem does not fit the small stem and is left out with it.
+    """
+
+    def __init__(
+        self, name: str = "resnet50", *, image_size: int = 224, stem: str = "auto", weights: Path | None = None
+    ) -> None:
+        super().__init__()
+        import torchvision
+
+        net = torchvision.models.get_model(name, weights=None)
+        small = stem == "small" or (stem == "auto" and image_size <= SMALL_IMAGE)
+        if small:
+            net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+        if weights is not None:
+            _load(net, weights, skip_stem=small)
+        first = [net.conv1, net.bn1, net.relu, *([] if small else [net.maxpool]), net.layer1]
+        width = net.fc.in_features // 8
+        stages = [nn.Sequential(*first), net.layer2, net.layer3, net.layer4]
+        fill_stages(self, stages, [width, 2 * width, 4 * width, 8 * width])
+
+
+def _load(net: nn.Module, path: Path, *, skip_stem: bool) -> None:
+    if not path.is_file():
+        raise InputError("a weights file", f"no file at {path}", "give the path of a .safetensors or .pth file")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    except Exception as error:
+        raise InputError("a readable weights file", f"{path}: {error}", "save it as .safetensors") from error
+    wanted = net.state_dict()
+    left_out = ("fc.", "conv1.") if skip_stem else ("fc.",)
+    kept: dict[str, Tensor] = {key: value for key, value in state.items() if not key.startswith(left_out)}
+    for key, value in wanted.items():
+        if key.startswith(left_out):
+            continue
+        if key not in kept or kept[key].shape != value.shape:
+            got = f"shape {tuple(kept[key].shape)}" if key in kept else "nothing"
+            raise InputError(
+                f"{key} of shape {tuple(value.shape)} in {path.name}", got, "use weights of the same torchvision model"
+            )
+    net.load_state_dict(kept, strict=False)

@@ -1,0 +1,63 @@
+"""Any image Pillow reads → RGB uint8 of one size."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageOps
+
+from rebalance.data.table import ByteArray, Image
+
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+def decode(image: Image, size: int | None = None) -> ByteArray:
+    """Pixels (H, W, 3) uint8 of a file or an array.
+
+    EXIF rotation is applied, 16-bit and float images are scaled to 8 bits (Pillow's own conversion saturates them),
+    transparency is laid over white, and of an animation the first frame is taken.
+
+    Args:
+        image: File path, or pixels (H, W, 3) uint8.
+        size: Scale the shorter side to `size` with antialiasing and crop the centre to size × size; None keeps the
+            image as it is. An image of that size is not touched.
+
+    Raises:
+        OSError: The file cannot be read or is no image that Pillow knows.
+    """
+    if not isinstance(image, str):
+        return image if size is None or image.shape[:2] == (size, size) else _pixels(Pillow.fromarray(image), size)
+    try:
+        with Pillow.open(image) as opened:
+            if size is not None:
+                opened.draft("RGB", (2 * size, 2 * size))  # lets libjpeg skip detail that the resize would drop
+            return _pixels(to_rgb(ImageOps.exif_transpose(opened)), size)
+    except (ValueError, SyntaxError, EOFError, Pillow.DecompressionBombError) as error:
+        raise OSError(f"cannot decode {image}: {error}") from error
+
+
+def to_rgb(image: Pillow.Image) -> Pillow.Image:
+    """`image` in mode RGB, whatever its mode."""
+    if image.mode in _SIXTEEN_BIT or image.mode in ("I", "F"):
+        image = _to_eight_bits(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        over = image.convert("RGBA")
+        white = Pillow.new("RGBA", over.size, (255, 255, 255, 255))
+        return Pillow.alpha_composite(white, over).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_eight_bits(image: Pillow.Image) -> Pillow.Image:
+    values = np.asarray(image, dtype=np.float64)
+    if image.mode in _SIXTEEN_BIT:
+        scale = 255 / 65535
+    else:  # I and F carry no range of their own: 1, 255 or 65,535, the smallest that holds the values
+        top = float(values.max(initial=0.0))
+        scale = 255.0 if image.mode == "F" and top <= 1 else 1.0 if top <= 255 else 255 / max(top, 65535.0)
+    return Pillow.fromarray(np.rint(np.clip(values * scale, 0, 255)).astype(np.uint8))
+
+
+def _pixels(image: Pillow.Image, size: int | None) -> ByteArray:
+    if size is not None and image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Pillow.Resampling.BICUBIC)
+    return np.asarray(image, dtype=np.uint8)

@@ -1,0 +1,156 @@
+"""List files: `path label` lines as the field's papers ship them, or CSV with named columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from rebalance.data.table import ImageTable, Splits
+from rebalance.errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class ListFormat:
+    """How to read list files.
+
+    Args:
+        root: Folder that the paths are relative to and may not leave; by default the list file's own.
+        path_column: Column of the image path, in CSV.
+        label_column: Column of the class name or number, in CSV.
+        split_column: Column that says train, val or test, in CSV; a file without it is one split.
+    """
+
+    root: Path | None = None
+    path_column: str = "path"
+    label_column: str = "label"
+    split_column: str = "split"
+
+
+_Row = tuple[str, str, str]  # path, label, split ("" where the file does not say)
+
+
+def read_lists(train: Path, val: Path | None, test: Path | None, form: ListFormat) -> Splits:
+    """The splits that the list files name; no image is opened.
+
+    Labels that are all whole numbers sort by value, others by name; the training split decides the classes.
+
+    Raises:
+        InputError: A missing or malformed file, a path outside the root or without a file, or a class in val or
+            test that train lacks.
+    """
+    rows = {"train": _read(train, form)}
+    rows |= {name: _read(path, form) for name, path in (("val", val), ("test", test)) if path is not None}
+    if any(split for _, _, split in rows["train"]):
+        rows |= _by_split(rows["train"], train)
+    classes = _class_names([label for _, label, _ in rows["train"]])
+    files = {"train": train, "val": val or train, "test": test or train}
+    tables = {name: _table(part, classes, files[name], form) for name, part in rows.items()}
+    return Splits(tables["train"], tables.get("val"), tables.get("test"))
+
+
+def _read(path: Path, form: ListFormat) -> list[_Row]:
+    if not path.is_file():
+        raise InputError("a list file", f"no such file: {path}", "check the path")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError("a list file in UTF-8", f"{path}: {error}", "convert the file to UTF-8") from error
+    rows = _read_csv(path, text, form) if path.suffix.lower() in (".csv", ".tsv") else _read_text(path, text)
+    if not rows:
+        raise InputError("a list file with rows", f"none in {path}", "write one image a line: path label")
+    return rows
+
+
+def _read_text(path: Path, text: str) -> list[_Row]:
+    rows: list[_Row] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        image, separator, label = line.strip().rpartition("\t" if "\t" in line else " ")
+        if not separator or not image.strip():
+            raise InputError("lines of `path label`", f"{line!r} in {path}:{number}", "add the label after a space")
+        rows.append((image.strip(), label, ""))
+    return rows
+
+
+def _read_csv(path: Path, text: str, form: ListFormat) -> list[_Row]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    columns = reader.fieldnames or []
+    for column in (form.path_column, form.label_column):
+        if column not in columns:
+            raise InputError(
+                f"a column {column!r} in {path.name}", ", ".join(columns) or "none", nearest(column, columns)
+            )
+    rows: list[_Row] = []
+    for row in reader:
+        image, label = row[form.path_column], row[form.label_column]
+        if not image or not label:
+            raise InputError("a path and a label in every row", f"{path}:{reader.line_num}", "complete the row")
+        rows.append((image, label, row.get(form.split_column) or ""))
+    return rows
+
+
+def _by_split(rows: Sequence[_Row], path: Path) -> dict[str, list[_Row]]:
+    parts: dict[str, list[_Row]] = {}
+    aliases = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
+    for row in rows:
+        split = aliases.get(row[2].lower(), row[2].lower())
+        if split not in ("train", "val", "test"):
+            raise InputError(
+                "a split out of train, val, test", f"{row[2]!r} for {row[0]} in {path}", "name one of them"
+            )
+        parts.setdefault(split, []).append(row)
+    if "train" not in parts:
+        raise InputError("rows of the train split", f"none in {path}", "mark the training rows with split train")
+    return parts
+
+
+def _class_names(labels: Sequence[str]) -> tuple[str, ...]:
+    names = set(labels)
+    if all(name.isdecimal() for name in names):
+        return tuple(sorted(names, key=int))
+    return tuple(sorted(names))
+
+
+def _table(rows: Sequence[_Row], classes: tuple[str, ...], path: Path, form: ListFormat) -> ImageTable:
+    ids = {name: i for i, name in enumerate(classes)}
+    root = os.path.realpath(form.root or path.parent)
+    images: list[str] = []
+    targets: list[int] = []
+    for image, label, _ in rows:
+        if label not in ids:
+            raise InputError("the classes of the training list", f"class {label!r} in {path}", nearest(label, classes))
+        images.append(inside(root, image, path))
+        targets.append(ids[label])
+    missing = [image for image in images if not os.path.exists(image)]  # millions of rows
+    if missing:
+        raise InputError(
+            f"the files that {path.name} lists", f"{len(missing)} missing, the first {missing[0]}", "check --root"
+        )
+    return ImageTable(images, np.array(targets, dtype=np.int64), classes)
+
+
+def inside(root: str, name: str, source: Path) -> str:
+    """The path of `name` below `root` (a real path).
+
+    Raises:
+        InputError: `name` leads outside the root, also by a link.
+    """
+    joined = os.path.join(root, name)  # millions of rows
+    folder, file = os.path.split(joined)
+    real = os.path.realpath(joined) if os.path.islink(joined) else os.path.join(_real_folder(folder), file)
+    if file in ("", "..") or not real.startswith(root.rstrip(os.sep) + os.sep):
+        raise InputError(f"paths inside {root}", f"{name!r} in {source}", "move the image there, or set --root")
+    return joined
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)

@@ -1,0 +1,100 @@
+"""Changes to the splits: a long-tailed training set, and images held out for validation or test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from rebalance.counts import IntArray
+from rebalance.data.table import ImageTable, Splits
+from rebalance.errors import InputError
+from rebalance.profiles import long_tail_counts, long_tail_subset
+
+MIN_VALIDATION_IMAGES = 5
+"""With fewer images a class's validation accuracy is noise, and selection by it does harm."""
+
+
+def make_long_tailed(splits: Splits, imbalance_factor: float, profile: str = "exp", seed: int = 0) -> Splits:
+    """`splits` with the training split cut to a long-tailed profile (the published subset at seed 0)."""
+    train = splits.train
+    counts = long_tail_counts(len(train), len(train.classes), imbalance_factor=imbalance_factor, profile=profile)
+    rows = long_tail_subset(train.targets, counts, seed)
+    note = f"training split cut to an imbalance factor of {imbalance_factor:g} ({profile}): {len(rows)} images"
+    return replace(splits, train=train.select(rows), notes=(*splits.notes, note))
+
+
+def hold_out_validation(splits: Splits, fraction: float, seed: int = 0) -> Splits:
+    """`splits` with a stratified share of train as validation split.
+
+    Raises:
+        InputError: A fraction outside (0, 1), a validation split that exists already, or a class that would give
+            fewer than `MIN_VALIDATION_IMAGES` images.
+    """
+    if splits.val is not None:
+        raise InputError("data without a validation split", "one", "leave out --val-fraction")
+    taken = _round(_check_fraction(fraction, "--val-fraction") * splits.train.counts)
+    small = np.flatnonzero(taken < MIN_VALIDATION_IMAGES)
+    if small.size:
+        worst = int(small[np.argmin(splits.train.counts[small])])
+        raise InputError(
+            f"at least {MIN_VALIDATION_IMAGES} validation images in every class",
+            f"{taken[worst]} of the {splits.train.counts[worst]} images of {splits.classes[worst]!r}",
+            "leave out --val-fraction: without it all images train and the last epoch is reported",
+        )
+    train, val = _cut(splits.train, taken, seed)
+    note = f"{len(val)} training images ({fraction:.0%}) held out for validation"
+    return replace(splits, train=train, val=val, notes=(*splits.notes, note))
+
+
+def hold_out_test(splits: Splits, fraction: float, seed: int = 0) -> Splits:
+    """`splits` with a stratified share of train as test split; a class of one image keeps it.
+
+    Raises:
+        InputError: A fraction outside (0, 1), or a test split that exists already.
+    """
+    if splits.test is not None:
+        raise InputError("data without a test split", "one", "leave out --test-fraction")
+    counts = splits.train.counts
+    taken = np.minimum(np.maximum(_round(_check_fraction(fraction, "--test-fraction") * counts), 1), counts - 1)
+    train, test = _cut(splits.train, np.maximum(taken, 0), seed)
+    note = f"no test split: {len(test)} training images ({fraction:.0%} of each class) held out for the test"
+    single = [name for name, n in zip(splits.classes, counts, strict=True) if n == 1]
+    notes = (note, f"classes of one image have no test image: {', '.join(single)}") if single else (note,)
+    return replace(splits, train=train, test=test, notes=(*splits.notes, *notes))
+
+
+def stratified_folds(targets: IntArray, n_folds: int, seed: int = 0) -> IntArray:
+    """The fold of each row, (N,): every class spread over the folds as evenly as it can be.
+
+    A class with fewer images than folds is in some folds only; its smallest share starts at another fold for each
+    class, so that the folds stay equally large.
+    """
+    stream = np.random.RandomState(seed)
+    folds = np.empty(len(targets), dtype=np.int64)
+    start = 0
+    for label in np.unique(targets):
+        rows = stream.permutation(np.flatnonzero(targets == label))
+        folds[rows] = (start + np.arange(len(rows))) % n_folds
+        start += len(rows)
+    return folds
+
+
+def _cut(table: ImageTable, taken: IntArray, seed: int) -> tuple[ImageTable, ImageTable]:
+    stream = np.random.RandomState(seed)
+    held = np.zeros(len(table), dtype=np.bool_)
+    for label, n in enumerate(taken):
+        held[stream.permutation(np.flatnonzero(table.targets == label))[:n]] = True
+    return table.select(np.flatnonzero(~held)), table.select(np.flatnonzero(held))
+
+
+def _check_fraction(fraction: float, flag: str) -> float:
+    if not 0 < fraction < 1:
+        raise InputError(f"a {flag} in (0, 1)", repr(fraction), "use for example 0.1")
+    return fraction
+
+
+def _round(values: npt.ArrayLike) -> IntArray:
+    rounded: IntArray = np.rint(values).astype(np.int64)
+    return rounded

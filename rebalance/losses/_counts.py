@@ -1,0 +1,69 @@
+"""Counts as losses take them: any sequence, array or tensor → a float64 tensor (C,) of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+PerClass: TypeAlias = "Sequence[float] | npt.NDArray[Any] | Tensor"
+
+
+def per_class(values: PerClass, name: str) -> Tensor:
+    """`values` as a float64 tensor (C,) that shares no memory with them.
+
+    Raises:
+        ValueError: No class, or a value that is negative, NaN or infinite.
+    """
+    if isinstance(values, Tensor):
+        tensor = values.detach().to(torch.float64, copy=True).flatten()
+    else:
+        tensor = torch.tensor(np.asarray(values, dtype=np.float64)).flatten()
+    if tensor.numel() == 0:
+        raise ValueError(f"expected {name} of at least one class; got none; pass one value for every class")
+    bad = (~(tensor >= 0) | tensor.isinf()).nonzero()
+    if len(bad):
+        first = int(bad[0])
+        raise ValueError(
+            f"expected finite {name} >= 0; got {float(tensor[first])} for class {first}; pass one value for every class"
+        )
+    return tensor
+
+
+def optional_per_class(values: PerClass | None, name: str) -> Tensor | None:
+    """`per_class`, where None stays None."""
+    return None if values is None else per_class(values, name)
+
+
+def positive_counts(counts: PerClass) -> Tensor:
+    """`counts` as float64 (C,), refused where a weight or margin would be undefined.
+
+    Raises:
+        ValueError: A class without an image.
+    """
+    n = per_class(counts, "counts")
+    empty = (n == 0).nonzero()
+    if len(empty):
+        raise ValueError(
+            f"expected at least one image in every class; got 0 images of class {int(empty[0])}; "
+            "remove the class or add an image of it"
+        )
+    return n
+
+
+def class_prior(counts: PerClass) -> Tensor:
+    """π_c = n_c / Σ n, float64 (C,); counts and probabilities give the same. Classes without an image are allowed.
+
+    Raises:
+        ValueError: No class has an image.
+    """
+    n = per_class(counts, "counts")
+    if not bool(n.any()):
+        raise ValueError(
+            "expected an image in at least one class; got only zero counts; pass the training set's counts"
+        )
+    return n / n.sum()

@@ -1,0 +1,88 @@
+"""CosFace, which is AM-Softmax: the label's cosine pays a constant margin.
+
+    ℓ_i = w_y CE(s c', y),  c'_y = cos θ_y - m,  c'_j = cos θ_j elsewhere
+
+It is LDAM with one margin for all classes.
+Source: Wang et al., CosFace: Large Margin Cosine Loss for Deep Face Recognition, CVPR 2018, eq. 4; Wang et al.,
+Additive Margin Softmax for Face Verification, 2018, eq. 6; KevinMusgrave/pytorch-metric-learning,
+losses/cosface_loss.py; deepinsight/insightface, recognition/arcface_torch/losses.py (m = 0.4).
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from rebalance.losses._checks import check_batch
+from rebalance.losses._counts import PerClass, optional_per_class
+from rebalance.losses._reduction import Reduction
+from rebalance.losses.cross_entropy import cross_entropy_loss
+from rebalance.losses.ldam import ldam_logits
+
+
+def cosface_logits(cosines: Tensor, targets: Tensor, *, margin: float = 0.35, scale: float = 64.0) -> Tensor:
+    """Logits s c', (B, C), whose cross entropy is the CosFace loss.
+
+    Args:
+        cosines: (B, C), of a cosine head without a scale.
+        targets: Class ids, (B,).
+        margin: m, in units of cosine.
+        scale: s.
+    """
+    check_batch(cosines, targets)
+    margins = torch.full((cosines.shape[1],), margin, dtype=torch.float64, device=cosines.device)
+    return ldam_logits(cosines, targets, margins, scale=scale)
+
+
+def cosface_loss(
+    cosines: Tensor,
+    targets: Tensor,
+    *,
+    margin: float = 0.35,
+    scale: float = 64.0,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """CosFace loss, the cross entropy of `cosface_logits`.
+
+    Args:
+        cosines: (B, C), of a cosine head without a scale.
+        targets: Class ids, (B,).
+        margin: m, in units of cosine.
+        scale: s.
+        weight: Class weights, (C,).
+        reduction: "mean", "weighted_mean", "sum" or "none".
+    """
+    logits = cosface_logits(cosines, targets, margin=margin, scale=scale)
+    return cross_entropy_loss(logits, targets, weight=weight, reduction=reduction)
+
+
+@final
+class CosFaceLoss(nn.Module):
+    """`cosface_loss` with its options.
+
+    Args:
+        margin: m, in units of cosine.
+        scale: s.
+        weight: Class weights, (C,).
+    """
+
+    weight: Tensor | None
+
+    def __init__(self, *, margin: float = 0.35, scale: float = 64.0, weight: PerClass | None = None) -> None:
+        super().__init__()
+        self.margin = margin
+        self.scale = scale
+        self.register_buffer("weight", optional_per_class(weight, "weight"), persistent=False)
+
+    def forward(self, cosines: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+        """Loss of cosines (B, C) and class ids (B,)."""
+        return cosface_loss(
+            cosines, targets, margin=self.margin, scale=self.scale, weight=self.weight, reduction=reduction
+        )
+
+
+am_softmax_loss = cosface_loss
+AMSoftmaxLoss = CosFaceLoss

@@ -1,0 +1,119 @@
+"""What every sampler here has: a seed, an epoch, and how much of the epoch is consumed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from rebalance.counts import IntArray
+from rebalance.errors import InputError
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class SeededSampler(Sampler[T_co], ABC):
+    """A sampler whose order follows from its arguments, `seed` and `epoch` alone.
+
+    Iterating does not move it: the loop calls `set_epoch` before each epoch and, where it wants to resume in the
+    middle of one, `consumed` after each step. A loader runs ahead of training, so only the loop knows.
+    """
+
+    seed: int
+    num_samples: int
+    """Draws of an epoch, over all ranks together."""
+    epoch: int = 0
+    _consumed: int = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Names the epoch that the next iteration draws; another epoch than now starts at its beginning."""
+        epoch = check_whole(epoch, "epoch")
+        if epoch != self.epoch:
+            self.epoch, self._consumed = epoch, 0
+
+    def consumed(self, n: int) -> None:
+        """Records that training went through `n` more draws of this epoch, over all ranks together.
+
+        The next iteration starts after them. Repeats with which a loader fills its last batch do not count.
+        """
+        self._consumed = min(self._consumed + check_whole(n, "consumed draws"), self.num_samples)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training is: JSON-ready, the same on every rank, whatever the number of ranks."""
+        return {
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "consumed": self._consumed,
+            "num_samples": self.num_samples,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on where `state_dict` was taken; the next iteration yields what was not consumed.
+
+        Raises:
+            InputError: The state is of a sampler with another length.
+        """
+        if state_dict["num_samples"] != self.num_samples:
+            raise InputError(
+                f"the state of a sampler with {self.num_samples} draws an epoch",
+                f"one with {state_dict['num_samples']}",
+                "resume with the data and the settings that the state was saved with",
+            )
+        self.seed = check_whole(state_dict["seed"], "seed")
+        self.epoch = check_whole(state_dict["epoch"], "epoch")
+        self._consumed = check_whole(state_dict["consumed"], "consumed draws")
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[T_co]: ...
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Items of a whole epoch, also when resumed in the middle of one."""
+
+
+class BatchSampler(SeededSampler[list[int]], ABC):
+    """A sampler of whole batches, for `DataLoader(batch_sampler=…)`."""
+
+    smallest_batch: int
+    """Rows of the smallest batch of an epoch."""
+
+    @abstractmethod
+    def batches(self) -> Iterator[IntArray]:
+        """The batches of the epoch that are not consumed yet, as int64 arrays."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches():
+            yield batch.tolist()
+
+
+class Feed:
+    """Takes any number of rows at a time out of a stream of chunks."""
+
+    def __init__(self, chunks: Iterator[IntArray]) -> None:
+        self._chunks = chunks
+        self._rest: IntArray = np.empty(0, dtype=np.int64)
+
+    def take(self, n: int) -> IntArray:
+        """The next `n` rows."""
+        parts = [self._rest]
+        have = self._rest.size
+        while have < n:
+            parts.append(next(self._chunks))
+            have += parts[-1].size
+        rows = np.concatenate(parts) if len(parts) > 1 else self._rest
+        self._rest = rows[n:]
+        return rows[:n]
+
+
+def check_whole(value: int, name: str, least: int = 0) -> int:
+    """`value` as a whole number of at least `least`.
+
+    Raises:
+        InputError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise InputError(f"{name} as a whole number of at least {least}", repr(value), f"pass {name} = {least} or more")
+    return int(value)

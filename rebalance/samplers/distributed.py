@@ -1,0 +1,151 @@
+"""DistributedEpochSampler: one rank's part of any sampler, for loops that shard by themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch.distributed
+from torch.utils.data import Sampler
+
+from rebalance.errors import InputError
+from rebalance.samplers.base import BatchSampler, Feed, SeededSampler, check_whole
+from rebalance.samplers.epoch import EpochSampler
+
+_ROWS_AT_A_TIME = 1 << 14
+
+
+class DistributedEpochSampler(Sampler[Any]):
+    """The part of one rank: draw i of an epoch goes to rank i mod `num_replicas`.
+
+    Put together, the parts are the epoch of one process: nothing is left out, nothing comes twice.
+
+    - Over an `EpochSampler` it yields rows. Ranks get the same number, or one more where the epoch does not divide;
+      `drop_last=True` leaves that remainder out.
+    - With `batch_size` it yields batches, the same number of them on every rank whatever the epoch's length, as
+      DistributedDataParallel needs: a remainder of less than a row a rank joins the batch before.
+    - Over a batch sampler (`ClassBatchSampler`, `MixedSourceSampler`) it yields the rank's part of every batch.
+
+    Its state is that of the whole epoch: it resumes under another number of ranks.
+
+    Args:
+        sampler: The sampler of one process, or labels or a data set for a new `EpochSampler`.
+        num_replicas: Number of ranks; by default that of torch.distributed, or of the launcher's WORLD_SIZE, or 1.
+        rank: This rank; by default that of torch.distributed, or of the launcher's RANK, or 0.
+        batch_size: Rows of a batch on this rank; None to yield rows.
+        drop_last: Leave out what does not divide: rows over the ranks, or the last batch where it is not full.
+        options: Arguments of the new `EpochSampler`.
+
+    Raises:
+        InputError: A rank out of range, or an epoch or batch with less than a row a rank.
+
+    Examples:
+        >>> parts = [list(DistributedEpochSampler(range(5), num_replicas=2, rank=rank)) for rank in range(2)]
+        >>> sorted(parts[0] + parts[1]), [len(part) for part in parts]
+        ([0, 1, 2, 3, 4], [3, 2])
+    """
+
+    def __init__(
+        self,
+        sampler: Any,
+        *,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        batch_size: int | None = None,
+        drop_last: bool = False,
+        **options: Any,
+    ) -> None:
+        if isinstance(sampler, SeededSampler) and options:
+            raise InputError("options beside labels only", ", ".join(options), "pass them to the sampler itself")
+        self.sampler: SeededSampler[Any] = (
+            sampler if isinstance(sampler, SeededSampler) else EpochSampler(sampler, **options)
+        )
+        world, here = _ranks()
+        self.num_replicas = check_whole(world if num_replicas is None else num_replicas, "num_replicas", least=1)
+        self.rank = check_whole(here if rank is None else rank, "rank")
+        if self.rank >= self.num_replicas:
+            raise InputError(f"a rank below {self.num_replicas}", str(self.rank), "count the ranks from 0")
+        self.batch_size = None if batch_size is None else check_whole(batch_size, "batch_size", least=1)
+        self.drop_last = drop_last
+        self._check_sizes()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration draws."""
+        return self.sampler.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """As `SeededSampler.set_epoch`, forwarded."""
+        self.sampler.set_epoch(epoch)
+
+    def consumed(self, n: int) -> None:
+        """As `SeededSampler.consumed`, forwarded: `n` draws of all ranks together."""
+        self.sampler.consumed(n)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the whole epoch."""
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As `SeededSampler.load_state_dict`, forwarded."""
+        self.sampler.load_state_dict(state_dict)
+
+    def __iter__(self) -> Iterator[Any]:
+        if isinstance(self.sampler, BatchSampler):
+            for batch in self.sampler.batches():
+                yield batch[self.rank :: self.num_replicas].tolist()
+        elif isinstance(self.sampler, EpochSampler):
+            done = self.sampler.state_dict()["consumed"]
+            feed = Feed(self.sampler.chunks())
+            for size in self._sizes(self.sampler.num_samples - done):
+                part = feed.take(size)[self.rank :: self.num_replicas].tolist()
+                if self.batch_size is None:
+                    yield from part
+                else:
+                    yield part
+
+    def __len__(self) -> int:
+        """Rows or batches of a whole epoch on this rank, also when resumed in the middle of one."""
+        if isinstance(self.sampler, BatchSampler):
+            return len(self.sampler)
+        sizes = self._sizes(self.sampler.num_samples)
+        if self.batch_size is not None:
+            return len(sizes)
+        return sum(len(range(self.rank, size, self.num_replicas)) for size in sizes)
+
+    def _sizes(self, rows: int) -> list[int]:
+        """How many of the next `rows` draws all ranks take together, time after time."""
+        step = self.num_replicas * (self.batch_size or _ROWS_AT_A_TIME)
+        if self.drop_last:
+            rows -= rows % (self.num_replicas if self.batch_size is None else step)
+        sizes = [step] * (rows // step)
+        rest = rows % step
+        if rest and sizes and self.batch_size is not None and rest < self.num_replicas:
+            sizes[-1] += rest
+        elif rest:
+            sizes.append(rest)
+        return sizes
+
+    def _check_sizes(self) -> None:
+        batched = isinstance(self.sampler, BatchSampler)
+        if batched and (self.batch_size is not None or self.drop_last):
+            raise InputError(
+                "batch_size and drop_last beside rows",
+                f"{type(self.sampler).__name__}, which yields batches",
+                "set them there",
+            )
+        rows = self.sampler.smallest_batch if isinstance(self.sampler, BatchSampler) else self.sampler.num_samples
+        if rows < self.num_replicas or not len(self):
+            raise InputError(
+                f"at least one row for each of {self.num_replicas} ranks",
+                f"{'a batch' if batched else 'an epoch'} of {rows}",
+                "use larger batches, fewer ranks, or drop_last=True where only the last batch is small",
+            )
+
+
+def _ranks() -> tuple[int, int]:
+    """Number of ranks, and this one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size(), torch.distributed.get_rank()
+    return int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))

@@ -1,0 +1,357 @@
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from generators.rare_feature_losses import center_loss, variation_loss
+from generators.rare_features import RareFeatureGenerator
+from rebalance.errors import InputError
+
+COUNTS = [5, 100, 20, 80, 3]  # with head_share 0.4 the head is classes 1 and 3
+
+
+def generator(**options: Any) -> RareFeatureGenerator:
+    torch.manual_seed(0)
+    module = RareFeatureGenerator(COUNTS, 4, n_centers=3, contrast_channels=5, **{"head_share": 0.4, **options})
+    nn.init.normal_(module.centers)
+    return module
+
+
+def batch(targets: list[int], height: int = 3, width: int = 2) -> tuple[Tensor, Tensor]:
+    noise = torch.Generator().manual_seed(len(targets))
+    maps = torch.randn(len(targets), 4, height, width, generator=noise).relu()
+    return maps.requires_grad_(), torch.tensor(targets)
+
+
+# Formulas
+
+
+def test_center_loss_equals_the_formula_written_as_loops() -> None:
+    torch.manual_seed(0)
+    maps, centers = torch.randn(3, 2, 2, 3).double(), torch.randn(3, 4, 2).double()
+    assignment = torch.randn(3, 4).double().softmax(1)
+    expected = 0.0
+    for i in range(3):
+        for k in range(4):
+            for c in range(2):
+                for h in range(2):
+                    for w in range(3):
+                        difference = float(maps[i, c, h, w]) - float(centers[i, k, c])
+                        expected += float(assignment[i, k]) * difference**2 / 3
+    assert float(center_loss(maps, centers, assignment)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_center_loss_keeps_its_digits_far_from_the_origin() -> None:
+    maps = 1000.0 + torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    centers = maps.mean(dim=(2, 3))[:, None]
+    exact = (maps.double() - centers[..., None].double().squeeze(1)[..., None]).square().sum() / 2
+    loss = center_loss(maps, centers, torch.ones(2, 1))
+    assert float(loss) == pytest.approx(float(exact), rel=1e-3)
+
+
+class LargestTensor(TorchDispatchMode):
+    """The most elements of any tensor made that is no view of `given`."""
+
+    def __init__(self, given: Tensor) -> None:
+        super().__init__()
+        self.given, self.elements = given.data_ptr(), 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, Tensor) and tensor.data_ptr() != self.given:
+                self.elements = max(self.elements, tensor.numel())
+        return out
+
+
+def test_center_loss_makes_nothing_as_large_as_the_maps() -> None:
+    maps = torch.randn(8, 64, 14, 14)
+    centers = torch.randn(8, 15, 64, requires_grad=True)
+    assignment = torch.full((8, 15), 1 / 15, requires_grad=True)
+    with LargestTensor(maps) as largest:
+        center_loss(maps, centers, assignment).backward()
+    assert 0 < largest.elements < maps.numel()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+def test_center_loss_takes_a_fraction_of_the_memory_of_its_formula() -> None:
+    program = """
+import torch
+from generators.rare_feature_losses import center_loss
+def megabytes(field):
+    return int(next(line for line in open("/proc/self/status") if line.startswith(field)).split()[1]) / 1024
+maps = torch.randn(64, 1024, 14, 14)
+centers = torch.randn(64, 15, 1024, requires_grad=True)
+assignment = torch.full((64, 15), 1 / 15, requires_grad=True)
+center_loss(maps[:1], centers[:1], assignment[:1]).backward()
+before = megabytes("VmRSS")
+center_loss(maps, centers, assignment).backward()
+print(megabytes("VmHWM") - before)
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    output = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)
+    assert float(output.stdout) < 100  # the formula as it stands makes 64 x 15 x 1024 x 14 x 14 floats: 735 MB
+
+
+@pytest.mark.parametrize("layout", ["official", "per_location"])
+def test_variation_loss_equals_the_formula_written_as_loops(layout: str) -> None:
+    torch.manual_seed(0)
+    v, u, t = (torch.randn(2, 3, 2, 2).double() for _ in range(3))
+
+    def rows(maps: Tensor) -> list[list[float]]:
+        found = []
+        for sample in maps.tolist():
+            if layout == "per_location":
+                found += [[sample[c][h][w] for c in range(3)] for h in range(2) for w in range(2)]
+            else:
+                flat = [x for plane in sample for line in plane for x in line]
+                found += [flat[start : start + 3] for start in range(0, len(flat), 3)]
+        return found
+
+    expected = 0.0
+    for row_v, row_u, row_t in zip(rows(v), rows(u), rows(t), strict=True):
+        length_v, length_u, length_t = (math.hypot(*row) for row in (row_v, row_u, row_t))
+        expected += abs(length_u - length_v) / 2
+        products = [a / length_t * b / length_u for a, b in zip(row_t, row_u, strict=True)]
+        expected += (sum(abs(p - 1) for p in products) if layout == "official" else 1 - sum(products)) / 2
+    assert float(variation_loss(v, u, t, layout)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_layouts_agree_on_single_locations_but_for_the_constant() -> None:
+    torch.manual_seed(0)
+    v, u, t = (torch.randn(2, 3, 1, 1) for _ in range(3))
+    torch.testing.assert_close(variation_loss(v, u, t, "official"), variation_loss(v, u, t, "per_location") + 2.0)
+
+
+@pytest.mark.parametrize("layout", ["official", "per_location"])
+def test_dead_maps_give_no_nan_and_no_explosion(layout: str) -> None:
+    v, t = torch.randn(2, 3, 2, 2), torch.zeros(2, 3, 2, 2)
+    u = torch.zeros(2, 3, 2, 2, requires_grad=True)
+    variation_loss(v, u, t, layout).backward()
+    assert u.grad is not None
+    assert float(u.grad.abs().max()) < 10
+
+
+# The batch
+
+
+@pytest.mark.parametrize(
+    ("targets", "strength", "source"),
+    [
+        ([1, 3, 0, 1, 1, 2, 3, 1], 1.0, [2, 5, 2, 5, 2, 5]),  # 6 heads, 2 tails: three passes over the tails
+        ([1, 3, 0, 1, 1, 2, 3, 1], 0.5, [2, 5]),  # int(6 * 0.5 / 2) = 1
+        ([1, 0, 3], 0.2, [1]),  # int(2 * 0.2 / 1) = 0, raised to 1
+        ([0, 1, 2, 4, 3, 2, 0], 1.0, [0, 2, 3, 5]),  # 2 heads, 5 tails: slices of the tails, one left over
+        ([1, 0], 1.0, [1]),
+        ([1, 3, 1], 1.0, []),
+        ([0, 2, 4], 1.0, []),
+        ([4], 1.0, []),
+    ],
+)
+def test_new_rows_stand_for_tail_rows_in_order(targets: list[int], strength: float, source: list[int]) -> None:
+    maps, labels = batch(targets)
+    out = generator(strength=strength)(maps, labels, True)
+    assert out.source.tolist() == [*range(len(targets)), *source]
+    assert torch.equal(out.targets, labels[out.source])
+    assert torch.equal(out.maps[: len(targets)], maps)
+    assert len(out.maps) == len(targets) + len(source)
+    assert (out.losses["mv"] != 0) == bool(source)
+
+
+def test_a_new_row_is_its_tail_map_plus_the_transformed_variation_of_its_head_map() -> None:
+    module = generator()
+    maps, labels = batch([2, 1])
+    out = module(maps, labels, True)
+    pooled = maps[1].mean(dim=(1, 2))
+    nearest = (pooled @ module.assignment_weight[1] + module.assignment_bias[1]).argmax()
+    variation = maps[1] - module.centers[1, nearest][:, None, None]
+    torch.testing.assert_close(out.maps[2], maps[0] + module.transform(variation[None])[0])
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_before_its_start_the_batch_stays_as_it_is(active: bool) -> None:
+    maps, labels = batch([1, 0, 3])
+    out = generator()(maps, labels, active)
+    assert len(out.maps) == (5 if active else 3)
+    if not active:
+        assert out.maps is maps
+        assert out.losses["mv"] == 0
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("active", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (2, 5)])
+def test_any_batch_and_any_map_size_will_do(n: int, active: bool, shape: tuple[int, int]) -> None:
+    maps, labels = batch([1, 0, 3, 2, 4][:n], *shape)
+    out = generator()(maps, labels, active)
+    (out.maps.sum() + sum(out.losses.values())).backward()
+    assert all(torch.isfinite(loss) for loss in out.losses.values())
+
+
+def test_an_odd_sample_is_left_out_of_the_pairs() -> None:
+    maps, labels = batch([1, 0, 1, 2, 3])
+    module = generator()
+    whole = module(maps, labels, False).losses["cesc"]
+    pair = module.contrast(torch.cat([maps[:2], maps[2:4]], 1))
+    pair_loss = F.cross_entropy(pair, torch.tensor([1, 0]))
+    centers_only = module(maps, labels, True).losses["cesc"]
+    torch.testing.assert_close(whole, centers_only + pair_loss)
+
+
+def test_memory_order_of_the_maps_does_not_matter() -> None:
+    maps, labels = batch([1, 0, 3, 2, 1])
+    module = generator()
+    plain = module(maps, labels, True)
+    other = module(maps.detach().to(memory_format=torch.channels_last), labels, True)
+    torch.testing.assert_close(other.maps, plain.maps)
+    for name, loss in plain.losses.items():
+        torch.testing.assert_close(other.losses[name], loss)
+
+
+# Gradients
+
+
+BATCHES = {"both": [1, 0, 3, 2, 1], "heads": [1, 3, 1], "tails": [0, 2], "one": [4]}
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+@pytest.mark.parametrize("active", [False, True])
+def test_every_parameter_gets_a_gradient_in_every_phase_and_the_backbone_none_of_the_losses(
+    kind: str, active: bool
+) -> None:
+    maps, labels = batch(BATCHES[kind])
+    module = generator()
+    out = module(maps, labels, active)
+    sum(out.losses.values()).backward()
+    assert maps.grad is None
+    assert all(weight.grad is not None for weight in module.parameters())
+    generates = active and kind == "both"
+    assert bool(module.transform.weight.grad.any()) == generates
+    pairs = not active and len(labels) >= 2
+    assert bool(module.contrast[0].weight.grad.any()) == pairs
+    assert module.centers.grad.any()
+
+
+def test_unused_parameters_can_be_left_without_gradient() -> None:
+    maps, labels = batch(BATCHES["both"])
+    for active, unused in ((False, "transform"), (True, "contrast")):
+        module = generator(zero_unused=False)
+        sum(module(maps, labels, active).losses.values()).backward()
+        assert all((weight.grad is None) == name.startswith(unused) for name, weight in module.named_parameters())
+
+
+def test_the_classifier_trains_the_backbone_through_real_rows_and_the_transformation_through_new_ones() -> None:
+    maps, labels = batch(BATCHES["both"])
+    module = generator(zero_unused=False)
+    out = module(maps, labels, True)
+    weights = torch.randn(out.maps.shape, generator=torch.Generator().manual_seed(0))
+    (out.maps * weights).sum().backward()
+    assert torch.equal(maps.grad, weights[:5])
+    trained = {name for name, weight in module.named_parameters() if weight.grad is not None}
+    assert trained == {"transform.weight", "transform.bias"}
+
+
+def test_the_contrastive_network_goes_on_learning_after_a_generation() -> None:
+    maps, labels = batch(BATCHES["both"])
+    module = generator()
+    module(maps, labels, True)
+    module(maps, labels, False).losses["cesc"].backward()
+    assert all(weight.requires_grad for weight in module.parameters())
+    assert module.contrast[0].weight.grad.any()
+
+
+# Numbers
+
+
+def test_losses_are_float32_and_maps_keep_their_type_under_autocast() -> None:
+    maps, labels = batch(BATCHES["both"])
+    module = generator()
+    plain = module(maps, labels, True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(module(maps, labels, True).losses["mv"], plain.losses["mv"])
+        half = module(maps.bfloat16(), labels, True)
+    assert half.maps.dtype == torch.bfloat16
+    for name, loss in plain.losses.items():
+        assert half.losses[name].dtype == torch.float32
+        torch.testing.assert_close(half.losses[name], loss, rtol=0.02, atol=0.0)
+
+
+# Options
+
+
+def test_the_head_is_the_most_frequent_share_whatever_the_order_of_classes() -> None:
+    assert generator().is_tail.tolist() == [True, False, True, False, True]
+    assert RareFeatureGenerator([7, 7, 7, 7], 4, head_share=0.5).is_tail.tolist() == [False, False, True, True]
+    assert RareFeatureGenerator([1, 9], 4).is_tail.tolist() == [True, False]  # at least one
+    assert generator(head_classes=[4, 0]).is_tail.tolist() == [False, True, True, True, False]
+
+
+def test_wrong_arguments_are_refused() -> None:
+    for strength in (0.0, 1.5):
+        with pytest.raises(InputError, match=rf"expected a strength in \(0, 1\]; got {strength}"):
+            generator(strength=strength)
+    with pytest.raises(InputError, match=r"expected a head_share in \(0, 1\); got 1.0"):
+        generator(head_share=1.0)
+    with pytest.raises(InputError, match=r"expected head_classes from 0 to 4; got \[5\]"):
+        generator(head_classes=[5])
+    with pytest.raises(InputError, match="at least one head and one tail class; got 5 head classes of 5"):
+        generator(head_classes=range(5))
+    with pytest.raises(InputError, match="expected layout 'official' or 'per_location'; got 'rows'"):
+        generator(layout="rows")
+    maps, labels = batch([1, 0])
+    with pytest.raises(InputError, match=r"expected maps \(B, 4, H, W\) and targets \(B,\); got \(2, 3, 3, 2\)"):
+        generator()(maps[:, :3], labels, True)
+
+
+TWO_RANKS = """
+import os, sys, torch, torch.distributed as dist
+from torch import nn
+from generators.rare_features import RareFeatureGenerator
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stage, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4, 4)
+        self.rsg = RareFeatureGenerator([9, 8, 2, 1], 4, n_centers=2, contrast_channels=3, head_share=0.5)
+    def forward(self, images, targets, active):
+        out = self.rsg(self.stage(images), targets, active)
+        loss = nn.functional.cross_entropy(self.head(out.maps.mean((2, 3))), out.targets)
+        return loss + 0.1 * out.losses["cesc"] + 0.01 * out.losses["mv"]
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+torch.manual_seed(rank)
+network = nn.parallel.DistributedDataParallel(Network())
+optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+batches = ([0, 1, 2], [3, 0, 1]), ([0, 1, 2], [0, 1]), ([0, 2], [2, 3, 3])  # then ranks without a tail, without a head
+for active in (False, True):
+    for targets in batches:
+        targets = torch.tensor(targets[rank])
+        optimizer.zero_grad()
+        network(torch.randn(len(targets), 3, 2, 2), targets, active).backward()
+        optimizer.step()
+mine = torch.cat([weight.detach().flatten() for weight in network.parameters()])
+others = [torch.empty_like(mine) for _ in range(2)]
+dist.all_gather(others, mine)
+assert torch.equal(*others)
+assert mine.isfinite().all()
+dist.barrier()
+os._exit(0)  # gloo's threads now and then abort an interpreter that winds down
+"""
+
+
+def test_two_ranks_stay_equal_when_only_one_of_them_generates(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", TWO_RANKS, str(rank), str(tmp_path / "store")], env=environment)
+        for rank in range(2)
+    ]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
