@@ -42,12 +42,17 @@ class NetworkSettings:
         classes: Class names, by id.
         image_size: Height and width, px; divisible by 2 for every level but the first.
         channels: At each level.
+        n_colours: 3, or 1 where all images are grey: a model of three channels tints them, and a classifier learns to
+            tell made images by their tint.
+        layers: Residual blocks at each level.
         dropout: In every residual block.
     """
 
     classes: tuple[str, ...]
     image_size: int
     channels: tuple[int, ...]
+    n_colours: int = 3
+    layers: int = 2
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -62,18 +67,23 @@ class NetworkSettings:
             )
 
 
+def is_grey(images: Tensor) -> bool:
+    """Whether the three channels of all images (N, 3, H, W) are equal."""
+    return bool((images[:, 0] == images[:, 1]).all() and (images[:, 0] == images[:, 2]).all())
+
+
 def build_unet(settings: NetworkSettings) -> UNet2DModel:
     """The untrained U-Net, with one class embedding more than there are classes: the null class."""
     levels = range(len(settings.channels))
     attention = [settings.image_size // 2**level <= _ATTENTION_SIZE and level > 0 for level in levels]
     return UNet2DModel(
         sample_size=settings.image_size,
-        in_channels=3,
-        out_channels=3,
+        in_channels=settings.n_colours,
+        out_channels=settings.n_colours,
         block_out_channels=settings.channels,
         down_block_types=tuple("AttnDownBlock2D" if here else "DownBlock2D" for here in attention),
         up_block_types=tuple("AttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attention)),
-        layers_per_block=2,
+        layers_per_block=settings.layers,
         attention_head_dim=min(32, *settings.channels),
         norm_num_groups=min(32, *settings.channels),
         num_class_embeds=len(settings.classes) + 1,
@@ -119,8 +129,8 @@ class ClassConditionalDiffusion:
     def _sample(self, jobs: Sequence[Job], steps: int, guidance: float) -> Tensor:
         device = next(self.unet.parameters()).device
         padded = [*jobs, *[jobs[-1]] * (self.batch_size - len(jobs))]
-        size = self.settings.image_size
-        noise = [torch.randn((3, size, size), generator=torch.Generator().manual_seed(job.seed)) for job in padded]
+        shape = (self.settings.n_colours, self.settings.image_size, self.settings.image_size)
+        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(job.seed)) for job in padded]
         x = torch.stack(noise).to(device)
         labels = torch.tensor([job.label for job in padded], device=device)
         null = torch.full_like(labels, len(self.settings.classes))
@@ -135,7 +145,7 @@ class ClassConditionalDiffusion:
                     conditional, unconditional = both.chunk(2)
                     v = unconditional + guidance * (conditional - unconditional)
             x = scheduler.step(v.float(), t, x).prev_sample
-        return (x[: len(jobs)] / 2 + 0.5).clamp(0, 1).cpu()  # clamp keeps NaN
+        return (x[: len(jobs)] / 2 + 0.5).clamp(0, 1).expand(-1, 3, -1, -1).cpu()  # clamp keeps NaN
 
     def save(self, folder: Path) -> None:
         """Write weights and settings to `folder`: the weights last, so that a folder with weights is whole."""

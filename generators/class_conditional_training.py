@@ -79,6 +79,7 @@ def train_class_conditional(
         RunError: A loss that is not finite.
     """
     device = images.device
+    images = images[:, : network.n_colours]
     seed_everything(settings.seed)
     unet = build_unet(network).to(device)
     average = MovingAverage[nn.Module](unet, settings.ema)

@@ -146,12 +146,12 @@ class RareFeatureGenerator(nn.Module):
                 unused.append(self.contrast)
                 heads, tails = self._pairs(targets)
                 if len(tails):
-                    nearest = scores.detach().argmax(1)
-                    variation = fixed - own_centers.detach()[source, nearest][:, :, None, None]
-                    transformed = self.transform(variation[heads])
-                    mv = self._mv_loss(fixed[heads], variation[heads], transformed, variation[tails])
-                    generated = fixed[tails] + transformed
-                    maps = torch.cat([maps, generated.to(maps.dtype)])
+                    nearest = own_centers.detach()[source, scores.argmax(1)][:, :, None, None]  # (B, C, 1, 1)
+                    head, tail = fixed[heads], fixed[tails]
+                    variation = head - nearest[heads]
+                    transformed = self.transform(variation)
+                    mv = self._mv_loss(head, variation, transformed, tail - nearest[tails])
+                    maps = torch.cat([maps, (tail + transformed).to(maps.dtype)])
                     source = torch.cat([source, tails])
                 else:
                     unused.append(self.transform)

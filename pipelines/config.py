@@ -130,6 +130,9 @@ class RebalanceConfig:
     """Trainings of each arm; arms are paired by seed."""
     seed: int = 0
     """First seed."""
+    select: Literal["auto", "ce", "rebalanced", "synthetic"] = "auto"
+    """The arm whose first seed becomes model/. auto: the best on the validation split; without one rebalanced, since
+    the test split is no judge."""
     max_minutes: float = 60.0
     """Refuse a synthesis that is estimated to take longer."""
     place: PlaceConfig = field(default_factory=PlaceConfig)

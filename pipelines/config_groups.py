@@ -193,11 +193,11 @@ class GeneratorConfig:
     generator_channels: tuple[int, ...] | None = None
     """U-Net channels at each resolution; by default by size: 32 64 up to 16 px, 64 128 128 up to 32 px."""
     generator_updates: int | None = None
-    """Updates; by default 2,000 up to 16 px, else 20,000."""
+    """Updates; by default 1,000 up to 16 px, else 20,000."""
     generator_batch_size: int | None = None
     """Images per update; by default 64 up to 16 px, else 256."""
-    generator_lr: float = 4e-4
-    """Learning rate of AdamW."""
+    generator_lr: float | None = None
+    """Learning rate of AdamW; by default 1e-3 up to 16 px, else 4e-4."""
     generator_ema: float = 0.999
     """Decay of the averaged weights, with warm-up."""
     label_exponent: float = 0.5
@@ -224,3 +224,5 @@ class FilterConfig:
     """Share of its budget that a class gets even if the distance gate has to be loosened step by step."""
     features: Path | None = None
     """Run folder whose classifier gives the features; by default one is trained on the real images."""
+    feature_updates: int = 1000
+    """Length of that training, in updates."""

@@ -71,7 +71,8 @@ def start_tracking(session: Session, update: int) -> None:
     """Open the tracker's run; with TensorBoard, what an interrupted run logged after `update` is dropped."""
     if session.accelerator.log_with:
         options: dict[str, Any] = {"tensorboard": {"purge_step": update}}
-        session.accelerator.init_trackers("", init_kwargs=options)
+        name = "tensorboard" if "tensorboard" in map(str, session.accelerator.log_with) else "rebalance"
+        session.accelerator.init_trackers(name, init_kwargs=options)
 
 
 def track(session: Session, values: dict[str, float], update: int) -> None:

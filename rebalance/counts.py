@@ -25,13 +25,16 @@ def class_counts(targets: npt.ArrayLike, n_classes: int | None = None) -> IntArr
         n_classes: C; by default the largest id plus one. Classes without an image count 0.
 
     Raises:
-        InputError: A target is negative or not below `n_classes`.
+        InputError: A target is no whole number, negative, or not below `n_classes`.
 
     Examples:
         >>> class_counts([0, 0, 2])
         array([2, 0, 1])
     """
-    ids = np.asarray(targets, dtype=np.int64).ravel()
+    ids = np.asarray(targets).ravel()
+    if ids.size and ids.dtype.kind not in "iub":
+        raise InputError("whole numbers as class ids", f"targets of type {ids.dtype}", "number the classes from 0")
+    ids = ids.astype(np.int64, copy=False)
     if n_classes is None:
         n_classes = int(ids.max()) + 1 if ids.size else 0
     if ids.size and (ids.min() < 0 or ids.max() >= n_classes):
@@ -86,12 +89,15 @@ def resolve_cb_beta(cb_beta: float | Literal["auto"], counts: npt.ArrayLike) -> 
     """The β of the effective number: a number in [0, 1), or "auto" = 1 - 1 / n_max, which ties it to the data.
 
     Raises:
-        InputError: β outside [0, 1).
+        InputError: β outside [0, 1), or "auto" without an image.
     """
     if isinstance(cb_beta, str):
         if cb_beta != "auto":
             raise InputError("cb_beta in [0, 1) or 'auto'", repr(cb_beta), "use a number such as 0.9999, or 'auto'")
-        return float(1.0 - 1.0 / np.asarray(counts, dtype=np.float64).max())
+        n_max = np.asarray(counts, dtype=np.float64).max(initial=0.0)
+        if n_max < 1:
+            raise InputError("a class with an image", "none", "pass the image count of every class")
+        return float(1.0 - 1.0 / n_max)
     if not 0.0 <= cb_beta < 1.0:
         raise InputError("cb_beta in [0, 1) or 'auto'", repr(cb_beta), "use a number such as 0.9999, or 'auto'")
     return float(cb_beta)

@@ -105,14 +105,12 @@ class Draws:
 
     def chunks(self, start: int = 0) -> Iterator[IntArray]:
         """Rows from draw `start` on, in arrays of up to `chunk_size(C)` entries."""
-        np.empty(
-            1 << 24, dtype=np.uint8
-        )  # freed at once: glibc then keeps a chunk's arrays, which saves a third of the time
-        keys = random_words(self.key, 0, self.quota.size)
+        _keep_freed_pages()
+        keys = random_words(self.key, 1, self.quota.size)
         left = self.quota.copy()
         total = int(left.sum())
         size = chunk_size(left.size)
-        for number, begin in enumerate(range(0, total, size), 1):
+        for number, begin in enumerate(range(0, total, size), 2):
             end = min(begin + size, total)
             stream = random_stream(self.key, number)
             here = stream.multivariate_hypergeometric(left, end - begin, method="marginals")
@@ -142,25 +140,23 @@ def quotas(expected: FloatArray, offset: float) -> IntArray:
         expected: x, draws of each class with a whole sum, shape (C,).
         offset: The one random number of systematic sampling, in [0, 1).
     """
-    near = np.rint(expected)
-    x = np.where(np.abs(expected - near) <= 1e-9 * np.maximum(near, 1.0), near, expected)
+    x = _whole_where_near(expected)
     whole = np.floor(x)
-    edges = np.cumsum(x - whole)
-    last = np.rint(expected.sum()) - whole.sum()
-    edges = np.minimum(edges, last)
-    edges[-1] = last
-    extra = np.diff(np.floor(edges + offset), prepend=0.0)
-    return np.asarray(whole + extra, dtype=np.int64)
+    edges = np.floor(_whole_where_near(np.cumsum(x - whole)) + min(offset, 1.0 - 1e-6))
+    return np.asarray(whole + np.diff(edges, prepend=0.0), dtype=np.int64)
 
 
 def arrangement(stream: np.random.Generator, here: IntArray) -> IntArray:
     """A uniformly random order of here[c] copies of each c: the ascending places of class 0, then of class 1 …."""
-    bits = np.uint64(max(here.size - 1, 1).bit_length())
-    order = stream.bit_generator.random_raw(int(here.sum()))
-    order <<= bits
-    order |= np.repeat(np.arange(here.size, dtype=np.uint64), here)
+    total, bits = int(here.sum()), max(here.size - 1, 1).bit_length()
+    word: Any = np.uint32 if bits <= 11 else np.uint64  # at least 21 random bits
+    order = stream.bit_generator.random_raw(-(-total * word().itemsize // 8)).view(word)[:total]
+    order <<= word(bits)
+    flip = word(stream.integers(1 << bits))  # so that neither of two classes comes first where random bits are equal
+    order |= np.repeat(np.arange(here.size, dtype=word) ^ flip, here)
     order.sort()
-    order &= (np.uint64(1) << bits) - np.uint64(1)
+    order &= word((1 << bits) - 1)
+    order ^= flip
     return grouped(order, here.size)
 
 
@@ -202,3 +198,14 @@ def check_draws(n: int, name: str) -> int:
 def _edges(lengths: IntArray) -> IntArray:
     """Where each of several runs begins."""
     return np.asarray(np.cumsum(lengths) - lengths)
+
+
+def _whole_where_near(x: FloatArray) -> FloatArray:
+    """`x` without what rounding left of whole numbers."""
+    near = np.rint(x)
+    return np.where(np.abs(x - near) <= 1e-9 * np.maximum(near, 1.0), near, x)
+
+
+def _keep_freed_pages() -> None:
+    """Makes glibc keep the pages of one chunk's arrays for the next, which saves a third of an epoch's time."""
+    np.empty(1 << 24, dtype=np.uint8)

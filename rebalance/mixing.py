@@ -7,7 +7,7 @@
 
 j is i's partner in the batch, the share that of i's own class in the loss: λ_i L(z_i, y_i) + (1 - λ_i) L(z_i, y_j).
 
-Sources: Zhang et al., mixup, ICLR 2018 (facebookresearch/mixup-cifar10); Chou et al., Remix, ECCV Workshops 2020, eq. 8
+Sources: Zhang et al., mixup, ICLR 2018 (facebookresearch/mixup-cifar10); Chou et al., Remix, ECCV Workshops 2020
 (ntucllab/imbalanced-DL); Yun et al., CutMix, ICCV 2019; Park et al., The Majority Can Help the Minority, CVPR 2022.
 """
 

@@ -2,7 +2,7 @@
 
 small n   swap-or-not: twelve rounds of "pair x with K - x, swap the two or not"; every order is equally likely.
           Hoang, Morris, Rogaway, An Enciphering Scheme Based on a Card Shuffle, CRYPTO 2012.
-large n   a Feistel network on a grid of rows × 2^bits cells that just holds n, a sixth of the time; an entry that
+large n   a Feistel network on a grid of rows × 2^bits cells that just holds n, a fifth of the time; an entry that
           lands outside range(n) goes through again. Black, Rogaway, Ciphers with Arbitrary Finite Domains, CT-RSA 2002.
 """
 

@@ -55,7 +55,7 @@ def long_tail_counts(n_images: int, n_classes: int, *, imbalance_factor: float, 
             "a profile that leaves every class an image",
             f"{n_images} images, {n_classes} classes, imbalance factor {imbalance_factor:g}: class "
             f"{counts.index(0)} would be empty",
-            f"use an imbalance factor of at most {int(n_max)}",
+            f"use an imbalance factor below {n_max:g}",
         )
     return np.array(counts, dtype=np.int64)
 

@@ -58,9 +58,10 @@ def class_weights(
     n = check_counts(counts, classes)
     if rule not in RULES:
         raise InputError(f"a weight rule out of {', '.join(RULES)}", repr(rule), nearest(rule, RULES))
-    if not strength >= 0:
-        raise InputError("strength >= 0", repr(strength), "use 0 for no re-balancing and 1 for the full rule")
-    base = _base_weights(n, rule, cb_beta, custom, classes) ** strength
+    if not 0 <= strength < np.inf:
+        raise InputError("a finite strength >= 0", repr(strength), "use 0 for no re-balancing and 1 for the full rule")
+    base = _base_weights(n, rule, cb_beta, custom, classes)
+    base = (base / base.max()) ** strength  # the largest is 1, so that no strength overflows
     if normalization == "classes":
         return np.asarray(base * (n.size / base.sum()))
     if normalization == "samples":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -92,3 +94,11 @@ class Splits:
         """The splits that exist, by name."""
         named = {"train": self.train, "val": self.val, "test": self.test}
         return {name: table for name, table in named.items() if table is not None}
+
+
+def content_hash(image: Image) -> bytes:
+    """Hash of an image's file, or of its pixels where it has none."""
+    if isinstance(image, str):
+        with Path(image).open("rb") as file:
+            return hashlib.file_digest(file, "blake2b").digest()
+    return hashlib.blake2b(np.ascontiguousarray(image).tobytes()).digest()

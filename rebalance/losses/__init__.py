@@ -6,6 +6,7 @@ Classification losses take `(logits (B, C), targets (B,))`, angular ones cosines
 """
 
 from rebalance.losses.arcface import ArcFaceLoss, arcface_logits, arcface_loss
+from rebalance.losses.balanced_contrastive import BalancedContrastiveLoss, balanced_contrastive_loss
 from rebalance.losses.balanced_softmax import BalancedSoftmaxLoss, balanced_softmax_loss, log_class_prior
 from rebalance.losses.class_balanced import (
     ClassBalancedFocalLoss,
@@ -29,7 +30,15 @@ from rebalance.losses.logit_adjustment import (
     logit_adjustment_loss,
     logit_adjustments,
 )
+from rebalance.losses.paco import PaCoLoss, paco_log_prior, paco_loss
 from rebalance.losses.prior_ce import PriorCELoss
+from rebalance.losses.residual import (
+    ResidualLoss,
+    branch_groups,
+    residual_branch_loss,
+    residual_fused_loss,
+    residual_loss,
+)
 from rebalance.losses.sigmoid_cross_entropy import (
     SigmoidCrossEntropyLoss,
     sigmoid_bias,
@@ -43,6 +52,7 @@ from rebalance.losses.supcon_pml import SupConPMLLoss, supcon_pml_loss
 __all__ = [
     "AMSoftmaxLoss",
     "ArcFaceLoss",
+    "BalancedContrastiveLoss",
     "BalancedSoftmaxLoss",
     "ClassBalancedFocalLoss",
     "ClassBalancedSigmoidLoss",
@@ -54,7 +64,9 @@ __all__ = [
     "LDAMLoss",
     "LabelAwareSmoothingLoss",
     "LogitAdjustmentLoss",
+    "PaCoLoss",
     "PriorCELoss",
+    "ResidualLoss",
     "SigmoidCrossEntropyLoss",
     "SimCLRLoss",
     "SphereFaceLoss",
@@ -64,7 +76,9 @@ __all__ = [
     "am_softmax_loss",
     "arcface_logits",
     "arcface_loss",
+    "balanced_contrastive_loss",
     "balanced_softmax_loss",
+    "branch_groups",
     "cosface_logits",
     "cosface_loss",
     "cross_entropy_loss",
@@ -79,6 +93,11 @@ __all__ = [
     "log_class_prior",
     "logit_adjustment_loss",
     "logit_adjustments",
+    "paco_log_prior",
+    "paco_loss",
+    "residual_branch_loss",
+    "residual_fused_loss",
+    "residual_loss",
     "sigmoid_bias",
     "sigmoid_cross_entropy_loss",
     "simclr_loss",

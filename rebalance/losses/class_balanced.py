@@ -3,7 +3,7 @@
     ℓ_i = w_{y_i} L(z_i, y_i),  w_c ∝ 1 / E_c,  E_c = (1 - β^n_c) / (1 - β),  Σ_c w_c = C
 
 with softmax cross entropy, sigmoid cross entropy or the sigmoid focal loss for L, each averaged over B.
-Source: Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019, eq. 4 to 10;
+Source: Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019, eq. 4;
 richardaecn/class-balanced-loss, src/cifar_main.py.
 
 The port vandit15/Class-balanced-loss-pytorch agrees for the focal loss only. Its "softmax" is an element-wise binary

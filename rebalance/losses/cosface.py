@@ -4,7 +4,7 @@
 
 It is LDAM with one margin for all classes.
 Source: Wang et al., CosFace: Large Margin Cosine Loss for Deep Face Recognition, CVPR 2018, eq. 4; Wang et al.,
-Additive Margin Softmax for Face Verification, 2018, eq. 6; KevinMusgrave/pytorch-metric-learning,
+Additive Margin Softmax for Face Verification, 2018; KevinMusgrave/pytorch-metric-learning,
 losses/cosface_loss.py; deepinsight/insightface, recognition/arcface_torch/losses.py (m = 0.4).
 """
 

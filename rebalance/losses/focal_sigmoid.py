@@ -19,7 +19,6 @@ from rebalance.losses._checks import check_batch
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, weigh_and_reduce
-from rebalance.losses.sigmoid_cross_entropy import signed_logits
 
 
 def focal_sigmoid_loss(
@@ -47,7 +46,8 @@ def focal_sigmoid_loss(
         raise ValueError(f"expected gamma >= 0; got {gamma!r}; use 0 for plain cross entropy")
     check_batch(logits, targets, weight=weight)
     with full_precision(logits) as z:
-        s = signed_logits(z, targets)
+        label = targets[:, None]
+        s = (-z).scatter(1, label, z.gather(1, label))  # how far each answer is on its right side
         modulator = torch.exp(gamma * F.logsigmoid(-s))
         losses = -(modulator * F.logsigmoid(s)).sum(dim=1)
         return weigh_and_reduce(losses, targets, weight, reduction)

@@ -4,7 +4,7 @@
     e_c = tail + (head - tail) f(r_c),  r_c = (n_c - n_min) / (n_max - n_min)
     f(r) = sin(π r / 2) concave | r linear | 1 - cos(π r / 2) convex | r^power exp
 
-Source: Zhong et al., Improving Calibration for Long-Tailed Recognition, CVPR 2021, eq. 3 and 5;
+Source: Zhong et al., Improving Calibration for Long-Tailed Recognition, CVPR 2021;
 Jia-Research-Lab/MiSLAS, methods.py. The paper spreads e over the other C - 1 classes, its code over all C, label
 included, and its authors confirmed the code: that is what stands here.
 """
@@ -97,7 +97,7 @@ def label_aware_smoothing_loss(
         log_p = F.log_softmax(z, dim=1)
         e = smoothing.to(z.dtype)[targets]  # (B,)
         at_label = log_p.gather(1, targets[:, None]).squeeze(1)
-        losses = -(1.0 - e) * at_label - e * log_p.mean(dim=1)
+        losses = -(1.0 - e) * at_label - (e / z.shape[1]) * log_p.sum(dim=1)
         return weigh_and_reduce(losses, targets, weight, reduction)
 
 

@@ -2,7 +2,7 @@
 
     ℓ_i = w_y CE(s z', y),  z'_iy = cos_iy - m_y, other columns unchanged,  m_c = max_m (n_c / n_min)^(-1/4)
 
-Source: Cao et al., Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss, NeurIPS 2019, eq. 10 to 13;
+Source: Cao et al., Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss, NeurIPS 2019;
 kaidic/LDAM-DRW, losses.py, whose mean is this package's "weighted_mean".
 """
 

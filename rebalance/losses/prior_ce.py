@@ -3,7 +3,7 @@
     ℓ_i = w_y CE(z + log(π + ε), y),  ε = 1e-9
 
 It is logit adjustment with τ = 1 and another ε. Source: Hong et al., Disentangling Label Distribution for Long-tailed
-Visual Recognition, CVPR 2021, eq. 5; Vanint/Awesome-LongTailed-Learning, Main-codebase/loss/PriorCELoss.py.
+Visual Recognition, CVPR 2021; Vanint/Awesome-LongTailed-Learning, Main-codebase/loss/PriorCELoss.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One-vs-all sigmoid cross entropy: every class is a yes-or-no question of its own.
 
-    ℓ_i = w_{y_i} Σ_c softplus(-s_ic),  s_ic = +z_ic for the label's column, -z_ic elsewhere
+    ℓ_i = w_{y_i} [ softplus(-z_{i,y_i}) + Σ_{c ≠ y_i} softplus(z_ic) ]
 
 The sum over classes is not divided by C: official code of Cui et al. divides by B alone. The port
 vandit15/Class-balanced-loss-pytorch divides by B·C, which is C times smaller.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import final
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -35,12 +36,6 @@ def sigmoid_bias(n_classes: int) -> float:
     return -math.log(n_classes - 1)
 
 
-def signed_logits(logits: Tensor, targets: Tensor) -> Tensor:
-    """Logits (B, C) with every column but the label's negated: how far each answer is on its right side."""
-    label = targets[:, None]
-    return (-logits).scatter(1, label, logits.gather(1, label))
-
-
 def sigmoid_cross_entropy_loss(
     logits: Tensor, targets: Tensor, *, weight: Tensor | None = None, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -54,8 +49,8 @@ def sigmoid_cross_entropy_loss(
     """
     check_batch(logits, targets, weight=weight)
     with full_precision(logits) as z:
-        # logsigmoid is exact everywhere; torch's softplus turns linear above 20 and loses 2e-9.
-        losses = -F.logsigmoid(signed_logits(z, targets)).sum(dim=1)
+        one_hot = torch.zeros_like(z).scatter_(1, targets[:, None], 1.0)
+        losses = F.binary_cross_entropy_with_logits(z, one_hot, reduction="none").sum(dim=1)
         return weigh_and_reduce(losses, targets, weight, reduction)
 
 

@@ -97,8 +97,6 @@ def contrastive_anchor_losses(
     batch_size, n_views, _ = views.shape
     contrast = views.transpose(0, 1).flatten(0, 1)  # (V·B, D), view by view
     anchors = contrast[: n_anchor_views * batch_size]
-    if len(contrast) == 1:
-        return 0.0 * views.sum(dim=2)
     similarity = (anchors / temperature) @ contrast.T  # (A, V·B)
     similarity = similarity.fill_diagonal_(-torch.inf)
     log_denominator = similarity.logsumexp(dim=1).view(n_anchor_views, batch_size).T  # (B, A / B)
@@ -115,7 +113,7 @@ def contrastive_anchor_losses(
     n_positives = (n_views * n_members - own)[:, None]  # (B, 1), without the anchor itself
     anchored = views[:, :n_anchor_views]  # (B, A / B, D)
     attraction = (anchored * (members[:, None] - own[:, None, None] * anchored)).sum(dim=2) / temperature
-    has_positive = n_positives > 1e-6  # as in the original, which allows a mask of fractions
+    has_positive = n_positives > 1e-6  # as in the original, which allows a mask of fractions; a lone view has none
     losses = log_denominator - attraction / torch.where(has_positive, n_positives, 1.0)
     return torch.where(has_positive, losses, 0.0)
 

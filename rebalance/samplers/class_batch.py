@@ -86,7 +86,7 @@ class ClassBatchSampler(BatchSampler):
             begin = number * self._round
             rows = self._rows(*self._slots(number, turns, random_stream(key, 2 + number)), keys)
             rows = rows[max(first - begin, 0) : self.num_batches - begin]
-            yield from rows.transpose(0, 2, 1).reshape(len(rows), -1)  # (batches, K · P)
+            yield from rows.transpose(0, 2, 1).reshape(-1, self.batch_size)  # (batches, K · P)
 
     def __len__(self) -> int:
         return self.num_batches

@@ -36,7 +36,7 @@ def test_every_order_of_a_small_class_is_equally_likely(n: int) -> None:
     assert chisquare(times).pvalue > 0.001
 
 
-@pytest.mark.parametrize("n", [SMALL - 1, SMALL + 1, 300])
+@pytest.mark.parametrize("n", [60, SMALL, SMALL + 1, 300, 1000])
 def test_the_first_two_entries_are_near_uniform_pairs(n: int) -> None:
     draws = 400_000
     names = cycle_keys(np.full(draws, 9, np.uint32), np.arange(draws, dtype=np.uint32))
@@ -44,19 +44,22 @@ def test_the_first_two_entries_are_near_uniform_pairs(n: int) -> None:
     pairs = permuted(np.tile(np.arange(2, dtype=np.uint32), draws), sizes, names, lengths).reshape(draws, 2).astype(int)
     assert chisquare(np.bincount(pairs[:, 0], minlength=n)).pvalue > 0.001
     times = np.bincount(np.diff(pairs)[:, 0] % n, minlength=n)[1:]  # distance of the two
-    assert times.std() / times.mean() < 0.02 + math.sqrt(n / draws)
+    assert times.std() / times.mean() < 0.03 + 1.1 * math.sqrt(n / draws)
 
 
 @given(
-    counts=st.lists(st.floats(0.0, 40.0), min_size=1, max_size=30), total=st.integers(1, 500), offset=st.floats(0.0, 0.999)
+    counts=st.lists(st.just(0.0) | st.floats(0.1, 40.0), min_size=1, max_size=30).filter(any),
+    total=st.integers(1, 500),
+    offset=st.floats(0.0, 1.0, exclude_max=True),
 )
 def test_quotas_round_each_class_down_or_up_and_keep_the_sum(counts: list[float], total: int, offset: float) -> None:
-    share = np.array(counts) + 1e-3
+    share = np.array(counts)
     expected = share / share.sum() * total
     quota = quotas(expected, offset)
     assert quota.sum() == total
     assert (quota >= np.floor(expected - 1e-6)).all()
     assert (quota <= np.ceil(expected + 1e-6)).all()
+    assert not quota[share == 0].any()
 
 
 def test_quotas_are_on_average_what_is_expected() -> None:
@@ -91,8 +94,9 @@ def test_members_list_the_rows_of_each_class_across_blocks(dtype: type) -> None:
         np.testing.assert_array_equal(rows, np.flatnonzero(ids == c))
 
 
-def test_arrangements_are_uniform() -> None:
-    here = np.array([2, 1, 1])  # 4! / 2! = 12 arrangements
+@pytest.mark.parametrize("absent", [0, 5000])  # few classes and many take words of 32 and of 64 bits
+def test_arrangements_are_uniform(absent: int) -> None:
+    here = np.array([2, 1, *[0] * absent, 1])  # 4! / 2! = 12 arrangements
     stream = np.random.Generator(np.random.PCG64(3))
     seen: dict[tuple[int, ...], int] = {}
     for _ in range(12_000):
@@ -117,6 +121,17 @@ def test_no_member_twice_before_all_once(data: st.DataObject) -> None:
         for begin in range(0, rows.size, n):
             cycle = rows[begin : begin + n]
             assert np.unique(cycle).size == cycle.size
+
+
+def test_what_follows_a_class_does_not_depend_on_it() -> None:
+    here = np.array([21_845, 21_845, 21_846])
+    stream = np.random.Generator(np.random.PCG64(3))
+    followed = np.zeros((3, 3))
+    for _ in range(20):
+        order = np.empty(65_536, int)
+        order[arrangement(stream, here)] = np.repeat(np.arange(3), here)
+        np.add.at(followed, (order[:-1], order[1:]), 1)
+    assert chisquare(followed.ravel()).pvalue > 0.001
 
 
 def test_chunks_from_the_middle_are_the_rest_of_the_epoch() -> None:

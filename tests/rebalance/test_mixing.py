@@ -32,6 +32,8 @@ def test_mixup_blends_pixels_and_labels_alike() -> None:
         assert mixed[i].unique().tolist() == pytest.approx([0.3 * i + 0.7 * int(PERMUTATION[i])])
     assert partners.tolist() == [2, 0, 2, 2]
     assert lam.tolist() == pytest.approx([0.3] * 4)
+    lam[0] = 1.0  # the samples' shares are memory of their own
+    assert lam[1].item() == pytest.approx(0.3)
 
 
 def test_mixup_takes_a_share_for_each_sample() -> None:

@@ -134,4 +134,8 @@ def test_two_ranks_hold_the_same_rows_in_the_order_of_the_ranks(tmp_path: Path) 
         subprocess.Popen([sys.executable, "-c", TWO_RANKS, str(rank), str(tmp_path / "store")], env=environment)
         for rank in range(2)
     ]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    try:
+        assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    finally:
+        for rank in ranks:
+            rank.kill()

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rebalance.data.augmentation.rows import check_share, choose, luma, on_rows, to_uint8
+from rebalance.data.augmentation.rows import check_share, choose, luma, on_rows, send, to_uint8
 from rebalance.errors import InputError
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -42,7 +42,7 @@ class Jitter:
             raise InputError("strength >= 0 and hue in [0, 0.5]", repr(self), "write for example jitter:0.4:0.1:0.8")
 
     def __call__(self, images: Tensor, uniforms: Tensor) -> Tensor:
-        """Images in other colours."""
+        """Images, a share of them in other colours."""
         low = max(0.0, 1.0 - self.strength)
         factors = low + (1.0 + self.strength - low) * uniforms[:, 2:5]
         turn = self.hue * (2.0 * uniforms[:, 5] - 1.0)
@@ -63,16 +63,16 @@ def jitter(images: Tensor, order: Tensor, factors: Tensor, turn: Tensor) -> Tens
     factor = torch.cat([torch.where(first, factor, 1.0), torch.where(first, 1.0, factor)], dim=1)  # (B, 6)
     rest, kind = 1.0 - factor, three.repeat(1, 2)
     terms = [factor, torch.where(kind == SATURATION, rest, 0.0), torch.where(kind == CONTRAST, rest, 0.0)]
-    table = torch.stack([*torch.cat(terms, dim=1).unbind(1), turn]).to(images.device, non_blocking=True)
-    table = table.view(19, -1, 1, 1, 1)
+    shares = torch.stack(terms).to(images.device, non_blocking=True)[..., None, None, None]  # (3, B, 6, 1, 1, 1)
     pixels = images.float()
     for place in range(6):
-        if place == 3:
-            pixels = turn_hue(pixels, table[18])
+        if place == 3 and turn.any():
+            pixels = turn_hue(pixels, send(turn, images.device))
+        of_pixels, of_grey, of_mean = shares[:, :, place]
         grey = luma(pixels)
-        mean = grey.mean(dim=(2, 3), keepdim=True).mul_(table[12 + place])
-        reference = grey.mul_(table[6 + place]).add_(mean)
-        pixels = pixels.mul_(table[place]).add_(reference).clamp_(0, 255)
+        mean = grey.mean(dim=(2, 3), keepdim=True).mul_(of_mean)
+        reference = grey.mul_(of_grey).add_(mean)
+        pixels = pixels.mul_(of_pixels).add_(reference).clamp_(0, 255)
     return to_uint8(pixels)
 
 
@@ -116,7 +116,7 @@ class Gray:
         check_share(self.p)
 
     def __call__(self, images: Tensor, uniforms: Tensor) -> Tensor:
-        """Images without colour."""
+        """Images, a share of them without colour."""
         return on_rows(images, uniforms[:, 0] < self.p, grayscale)
 
 
@@ -148,7 +148,7 @@ class Blur:
         check_share(self.p)
 
     def __call__(self, images: Tensor, uniforms: Tensor) -> Tensor:
-        """Blurred images."""
+        """Images, a share of them blurred."""
         sigma = SIGMA[0] + (SIGMA[1] - SIGMA[0]) * uniforms[:, 1]
         return on_rows(images, uniforms[:, 0] < self.p, blur, sigma)
 

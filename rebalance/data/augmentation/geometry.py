@@ -31,7 +31,7 @@ class Crop:
             raise InputError("a border of at least 1 pixel", f"crop:{self.pad}", "leave the crop out, or widen it")
 
     def __call__(self, images: Tensor, uniforms: Tensor) -> Tensor:
-        """Crops of a border's width or less aside."""
+        """Images moved by up to `pad` pixels each way."""
         top, left = choose(uniforms, 2 * self.pad + 1).unbind(1)
         return crop(images, top, left, self.pad)
 
@@ -65,7 +65,7 @@ class Flip:
         check_share(self.p)
 
     def __call__(self, images: Tensor, uniforms: Tensor) -> Tensor:
-        """Mirrored images."""
+        """Images, a share of them mirrored."""
         return on_rows(images, uniforms[:, 0] < self.p, lambda some: some.flip(-1))
 
 

@@ -49,7 +49,7 @@ class Augmentation:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, uniforms: Tensor) -> Tensor:
-        """Augmented `images`, which are left as they are.
+        """Augmented `images`, which are left as they are (and are the result itself where no step changes any).
 
         Args:
             images: uint8, (B, 3, H, W), on any device.

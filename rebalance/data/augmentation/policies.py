@@ -138,7 +138,7 @@ class RandAugment:
     Args:
         n: Operations.
         m: Magnitude from 0 to 30, torchvision's scale. timm's scale, which the long-tail papers use, ends at 10: their
-            "rand-n2-m10" is as strong as m = 30 here.
+            "rand-n2-m10" reaches as far as m = 30 here.
         fill: Value of the pixels that come in from outside.
     """
 

@@ -70,6 +70,26 @@ def test_the_global_generator_is_left_alone():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("make", [parse_augmentation, parse_views])
+def test_draws_are_uniform_between_0_and_1(make):
+    augment = make("sim", image_size=32)
+    uniforms = augment.draw(2_000, _generator())
+    assert uniforms.shape == (2_000, augment.n_uniforms)
+    torch.testing.assert_close(uniforms.mean(dim=0), torch.full((augment.n_uniforms,), 0.5), atol=0.03, rtol=0)
+    assert 0 <= uniforms.min() < 0.001 < 0.999 < uniforms.max() < 1
+
+
+def test_steps_in_a_row_are_independent_of_each_other():
+    images = _images(1, 4).expand(4_000, -1, -1, -1)
+    augment = parse_augmentation("flip+gray:0.5", image_size=4)
+    result = augment(images, augment.draw(4_000, _generator()))
+    gray = (result[:, :1] == result).flatten(1).all(dim=1)
+    plain = (result == images).flatten(1).all(dim=1)
+    mirrored = (result == images.flip(-1)).flatten(1).all(dim=1)
+    shares = torch.stack([gray, plain, mirrored]).float().mean(dim=1)
+    torch.testing.assert_close(shares, torch.tensor([0.5, 0.25, 0.25]), atol=0.04, rtol=0)
+
+
 def test_none_is_the_identity():
     images = _images(3)
     augment = parse_augmentation("none", image_size=32)

@@ -67,6 +67,13 @@ def test_colinear_and_zero_features_have_finite_gradients() -> None:
         assert grad.isfinite().all()
 
 
+@pytest.mark.parametrize("m", [2, 3, 4])
+def test_psi_rises_with_the_cosine_at_both_ends(m: int) -> None:
+    cosines = torch.tensor([[1.0], [-1.0]], dtype=torch.float64, requires_grad=True)
+    sphereface_logits(cosines, torch.tensor([0, 0]), torch.ones(2), margin=m).sum().backward()
+    torch.testing.assert_close(cosines.grad, torch.full((2, 1), float(m * m), dtype=torch.float64))
+
+
 def test_annealing_falls_to_its_minimum() -> None:
     assert sphereface_annealing(1).item() == pytest.approx(1000 / 1.12)
     assert sphereface_annealing(100, base=1500.0, gamma=0.1).item() == pytest.approx(1500 / 11)

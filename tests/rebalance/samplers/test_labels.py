@@ -90,11 +90,14 @@ def test_torchvision_folders(tmp_path: Any) -> None:
         find_labels(FakeData(4))
 
 
-@pytest.mark.filterwarnings("ignore:Cannot (locate|pickle)")  # dill, while `datasets` names its cache
 def test_hugging_face_data_sets() -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "owl"]), "label_2": datasets.Value("int64")}
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=["cat", "owl"]),
+            "label_2": datasets.Value("int64"),
+        }
     )
     rows = {"image": [{"path": "missing.png", "bytes": None}] * 3, "label": [1, 0, 1], "label_2": [0, 0, 0]}
     data = datasets.Dataset.from_dict(rows, features=features)
@@ -112,7 +115,10 @@ def test_hugging_face_data_sets() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (Closed(), "expected labels, or a data set with targets, labels, samples or imgs; got Closed without any of them"),
+        (
+            Closed(),
+            "expected labels, or a data set with targets, labels, samples or imgs; got Closed without any of them",
+        ),
         (None, "got NoneType without any"),
         ("targets", "got str without any"),
         ({"train": [0, 1]}, "got dict without any"),

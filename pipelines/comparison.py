@@ -1,0 +1,158 @@
+"""Arms against one another: means with a t interval, differences paired by seed, and what they say in plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from pipelines.evaluation import headline
+from rebalance.counts import GROUPS
+
+CONFIDENCE = 0.95
+ARM_TITLES = {
+    "ce": "plain cross entropy",
+    "rebalanced": "re-balanced",
+    "replay": "re-balanced + replay",
+    "unfiltered": "re-balanced + synthetic, unfiltered",
+    "synthetic": "re-balanced + synthetic, filtered",
+}
+METRIC_TITLES = {
+    "balanced_accuracy": "balanced accuracy",
+    "many_shot": "many-shot",
+    "medium_shot": "medium-shot",
+    "few_shot": "few-shot",
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "g_mean": "g-mean",
+    "worst_class": "worst class",
+    "ece": "ECE",
+}
+_COMPARED = (
+    ("rebalanced", "ce"),
+    ("replay", "rebalanced"),
+    ("synthetic", "rebalanced"),
+    ("synthetic", "replay"),
+    ("synthetic", "unfiltered"),
+)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds.
+
+    Args:
+        mean: In [0, 1], or a difference of such.
+        half_width: Of the 95 % t interval; None with fewer than two seeds.
+        n: Seeds.
+    """
+
+    mean: float
+    half_width: float | None
+    n: int
+
+    def percent(self, *, signed: bool = False) -> str:
+        """Points, with the interval where there is one: "81.3 ± 0.7"."""
+        mean = f"{100 * self.mean:+.1f}" if signed else f"{100 * self.mean:.1f}"
+        return mean if self.half_width is None else f"{mean} ± {100 * self.half_width:.1f}"
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean and t interval of values, one for each seed.
+
+    Examples:
+        >>> estimate([0.8, 0.82, 0.84]).percent()
+        '82.0 ± 5.0'
+    """
+    n = len(values)
+    mean = float(np.mean(values))
+    if n < 2:
+        return Estimate(mean, None, n)
+    factor = float(student.ppf(0.5 + CONFIDENCE / 2, n - 1))
+    return Estimate(mean, factor * float(np.std(values, ddof=1)) / math.sqrt(n), n)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All arms of a run.
+
+    Args:
+        arms: Arm → metric → estimate, on the test split; a metric is missing where it is n/a.
+        differences: (arm, against) → metric → estimate of the paired difference.
+    """
+
+    arms: dict[str, dict[str, Estimate]]
+    differences: dict[tuple[str, str], dict[str, Estimate]]
+
+    def words(self) -> list[str]:
+        """What helped and what did not, in balanced accuracy and for the few-shot classes."""
+        lines = []
+        for (arm, against), metrics in self.differences.items():
+            total = metrics.get("balanced_accuracy")
+            if total is None:
+                continue
+            extra = [
+                f"{METRIC_TITLES[name]} {metrics[name].percent(signed=True)}"
+                for name in (f"{group}_shot" for group in GROUPS)
+                if name in metrics
+            ]
+            groups = f" ({', '.join(extra)})" if extra else ""
+            lines.append(
+                f"{ARM_TITLES.get(arm, arm)} against {ARM_TITLES.get(against, against)}: "
+                f"{total.percent(signed=True)} points of balanced accuracy{groups}: {_judgement(total)}."
+            )
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "arms": {arm: {name: vars(e) for name, e in metrics.items()} for arm, metrics in self.arms.items()},
+            "differences": [
+                {"arm": arm, "against": against, **{name: vars(e) for name, e in metrics.items()}}
+                for (arm, against), metrics in self.differences.items()
+            ],
+            "words": self.words(),
+        }
+
+
+def compare(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Comparison:
+    """Compare arms.
+
+    Args:
+        results: Arm → test metrics of each seed, seeds in the same order for all arms.
+    """
+    figures = {arm: [headline(dict(metrics)) for metrics in seeds] for arm, seeds in results.items()}
+    arms = {arm: _estimates(seeds) for arm, seeds in figures.items()}
+    differences = {}
+    for arm, against in _COMPARED:
+        if arm in figures and against in figures:
+            pairs = zip(figures[arm], figures[against], strict=True)
+            differences[arm, against] = _estimates([_difference(a, b) for a, b in pairs])
+    return Comparison(arms, differences)
+
+
+def _estimates(seeds: Sequence[Mapping[str, float | None]]) -> dict[str, Estimate]:
+    estimates = {}
+    for name in METRIC_TITLES:
+        values = [figures[name] for figures in seeds]
+        if all(value is not None for value in values):
+            estimates[name] = estimate([float(value) for value in values if value is not None])
+    return estimates
+
+
+def _difference(a: Mapping[str, float | None], b: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {
+        name: None if a[name] is None or b[name] is None else float(a[name] or 0) - float(b[name] or 0) for name in a
+    }
+
+
+def _judgement(difference: Estimate) -> str:
+    if difference.half_width is None:
+        return "one seed, so no judgement"
+    if abs(difference.mean) <= difference.half_width:
+        return "no clear difference"
+    return "it helped" if difference.mean > 0 else "it hurt"

@@ -1,0 +1,170 @@
+"""The pictures of reports, as matplotlib figures; one look for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+INK, FAINT, GRID = "#1f2933", "#6b7785", "#e3e8ee"
+REAL, SYNTHETIC, ACCENT = "#2f6db3", "#e0912f", "#b33a3a"
+COLOURS = ("#8c96a3", "#2f6db3", "#5aa469", "#c06fbd", "#e0912f", "#b33a3a", "#4a9d9c", "#7a5fc0")
+_MAX_LABELS = 40
+
+mpl.rcParams.update(
+    {
+        "font.size": 9,
+        "axes.edgecolor": GRID,
+        "axes.labelcolor": INK,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": GRID,
+        "grid.linewidth": 0.7,
+        "text.color": INK,
+        "xtick.color": FAINT,
+        "ytick.color": FAINT,
+        "legend.frameon": False,
+        "svg.fonttype": "path",
+    }
+)
+
+
+def save_png(figure: Figure, dpi: int = 150) -> bytes:
+    """PNG bytes of a figure."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def class_distribution(classes: Sequence[str], real: npt.ArrayLike, synthetic: npt.ArrayLike | None) -> Figure:
+    """Images of each class, most frequent first, synthetic ones on top of the real."""
+    n = np.asarray(real)
+    order = np.argsort(-n, kind="stable")
+    figure = Figure(figsize=(7.2, 2.9))
+    axes = figure.subplots()
+    axes.bar(range(len(n)), n[order], color=REAL, width=0.8, label="real")
+    if synthetic is not None and np.any(synthetic):
+        m = np.asarray(synthetic)
+        axes.bar(range(len(n)), m[order], bottom=n[order], color=SYNTHETIC, width=0.8, label="synthetic")
+        axes.legend()
+    axes.set_ylabel("training images")
+    if n.max() > 200 * max(n.min(), 1):
+        axes.set_yscale("log")
+    _class_axis(axes, [classes[i] for i in order])
+    return figure
+
+
+def accuracy_by_class(
+    classes: Sequence[str], counts: npt.ArrayLike, arms: Mapping[str, Sequence[float | None]]
+) -> Figure:
+    """Accuracy of each class, most frequent first, a line for each arm; gaps where there is no test image."""
+    order = np.argsort(-np.asarray(counts), kind="stable")
+    figure = Figure(figsize=(7.2, 3.2))
+    axes = figure.subplots()
+    for (name, recall), colour in zip(arms.items(), COLOURS, strict=False):
+        values = [np.nan if recall[i] is None else 100 * float(recall[i] or 0) for i in order]
+        axes.plot(
+            range(len(order)),
+            values,
+            marker="o" if len(order) <= _MAX_LABELS else None,
+            ms=3.5,
+            lw=1.4,
+            color=colour,
+            label=name,
+        )
+    axes.set_ylabel("accuracy, %")
+    axes.legend(ncols=3, loc="lower left", fontsize=8)
+    _class_axis(axes, [f"{classes[i]}\n{np.asarray(counts)[i]}" for i in order])
+    return figure
+
+
+def arm_comparison(arms: Mapping[str, Mapping[str, tuple[float, float | None]]], metrics: Mapping[str, str]) -> Figure:
+    """Mean and 95 % interval of each arm, one panel for each metric.
+
+    Args:
+        arms: Arm → metric → mean and half-width (None with one seed), in percent.
+        metrics: Metric → its title.
+    """
+    figure = Figure(figsize=(7.2, 0.42 * len(arms) + 1.1))
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    places = np.arange(len(arms))[::-1]
+    for panel, (metric, title) in zip(panels, metrics.items(), strict=True):
+        for place, (values, colour) in zip(places, zip(arms.values(), COLOURS, strict=False), strict=True):
+            if metric not in values:
+                continue
+            mean, half = values[metric]
+            panel.errorbar(mean, place, xerr=half, fmt="o", color=colour, ms=5, capsize=3, lw=1.5)
+        panel.set_title(title, fontsize=9)
+        panel.set_ylim(-0.6, len(arms) - 0.4)
+    panels[0].set_yticks(places, list(arms))
+    figure.tight_layout()
+    return figure
+
+
+def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Training loss over the updates, a line for each run."""
+    figure = Figure(figsize=(7.2, 2.7))
+    axes = figure.subplots()
+    for (name, rows), colour in zip(histories.items(), COLOURS, strict=False):
+        axes.plot(
+            [row["updates"] for row in rows], [row["train_loss"] for row in rows], lw=1.1, color=colour, label=name
+        )
+    axes.set_yscale("log")
+    axes.set_xlabel("updates")
+    axes.set_ylabel("training loss")
+    axes.legend(ncols=3, fontsize=8)
+    return figure
+
+
+def reliability(arms: Mapping[str, npt.ArrayLike]) -> Figure:
+    """Accuracy against confidence, a line for each arm, with the diagonal of perfect calibration.
+
+    Args:
+        arms: Arm → bins (B, 3): images, sum of confidences, number right.
+    """
+    figure = Figure(figsize=(3.5, 3.2))
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=FAINT, lw=1, ls=":")
+    for (name, bins), colour in zip(arms.items(), COLOURS, strict=False):
+        b = np.asarray(bins, dtype=np.float64)
+        b = b[b[:, 0] > 0]
+        axes.plot(b[:, 1] / b[:, 0], b[:, 2] / b[:, 0], marker="o", ms=3, lw=1.2, color=colour, label=name)
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("accuracy")
+    axes.legend(fontsize=7)
+    return figure
+
+
+def confusion(classes: Sequence[str], matrix: npt.ArrayLike) -> Figure:
+    """Confusion matrix, each row divided by its sum; rows are the true classes."""
+    counts = np.asarray(matrix, dtype=np.float64)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(3.7, 3.4))
+    axes = figure.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.grid(False)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if len(classes) <= 20:
+        axes.set_xticks(range(len(classes)), classes, rotation=90)
+        axes.set_yticks(range(len(classes)), classes)
+        for i, j in zip(*np.nonzero(share >= 0.01), strict=True):
+            colour = "white" if share[i, j] > 0.5 else INK
+            axes.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", fontsize=6, color=colour)
+    return figure
+
+
+def _class_axis(axes: Any, names: Sequence[str]) -> None:
+    if len(names) <= _MAX_LABELS:
+        crowded = len(names) > 12 or max(map(len, names)) > 8
+        axes.set_xticks(range(len(names)), names, rotation=60 if crowded else 0, ha="right" if crowded else "center")
+    else:
+        axes.set_xlabel("classes, most frequent first")
+    axes.grid(axis="x", visible=False)

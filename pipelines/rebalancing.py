@@ -1,0 +1,216 @@
+"""The whole pipeline: the arms side by side, on the same splits, seeds and number of updates.
+
+arms/<arm>/seed-<n>/   a training each
+synthesis/             generator, images, manifest, contact sheets
+metrics.json           all arms, with intervals and paired differences
+model/                 of the selected arm
+report.html, .md, .json
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.comparison import ARM_TITLES, METRIC_TITLES, compare
+from pipelines.config import Arm, RebalanceConfig, ReportConfig, SynthesizeConfig, TrainConfig
+from pipelines.config_groups import ObjectiveConfig
+from pipelines.console import log, print_table
+from pipelines.loading import load_splits, with_default_test
+from pipelines.optimization import check_optimization
+from pipelines.preparation import OpenData, open_data, prepare_training
+from pipelines.reporting import report
+from pipelines.runs import RunFolder, slug
+from pipelines.session import start_session
+from pipelines.synthesis import synthesize
+from pipelines.training import TrainResult, train_in
+from rebalance.errors import InputError
+from rebalance.files import read_json, write_json
+from rebalance.ranks import barrier, is_main
+
+_SELECTABLE: tuple[Arm, ...] = ("synthetic", "rebalanced", "ce")
+_WITH_IMAGES: dict[Arm, str] = {"replay": "replay", "unfiltered": "unfiltered", "synthetic": "kept"}
+
+
+@dataclass(frozen=True)
+class RebalanceResult:
+    """A finished pipeline.
+
+    Args:
+        folder: Its run folder.
+        metrics: What `metrics.json` holds.
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+
+
+def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
+    """Run the pipeline, or go on where an earlier start was interrupted; what is done is not repeated.
+
+    Raises:
+        InputError: Anything wrong with the config, the data or the folder.
+        RunError: A training that failed.
+    """
+    check_optimization(config.optimization)
+    _check(config)
+    place = config.place
+    name = place.experiment or f"{slug(config.data.data)}-{config.objective.method}"
+    folder = place.output / "run" / name
+    session = start_session(place.device, amp=config.optimization.amp)
+    data, splits = with_default_test(config.data, load_splits(config.data))
+    config = replace(config, data=data)
+    if place.resume and (folder / "metrics.json").exists() and (folder / "report.html").exists():
+        with RunFolder(folder, "run", config):
+            log.info("%s is finished already", folder)
+            return RebalanceResult(folder, read_json(folder / "metrics.json"))
+    opened = open_data(data, session.device, splits)
+    for arm in config.arms:
+        if arm not in _WITH_IMAGES:
+            prepare_training(_arm_config(config, arm, config.seed, None), opened, session.device)
+    with RunFolder(folder, "run", config, resume=place.resume) as run:
+        results = _run_arms(config, opened, run)
+        metrics = _summarize(config, results, opened)
+        if is_main():
+            _export(run, metrics["selected"]["arm"], config.seed)
+            write_json(run / "metrics.json", metrics)
+            report(ReportConfig(runs=(folder,)))
+        barrier()
+    return RebalanceResult(folder, metrics)
+
+
+def _check(config: RebalanceConfig) -> None:
+    if config.seeds < 1:
+        raise InputError("--seeds of at least 1", str(config.seeds), "3 give an interval")
+    if not config.arms or len(set(config.arms)) < len(config.arms):
+        raise InputError("different arms", str(config.arms), f"choose among {', '.join(ARM_TITLES)}")
+    if config.select != "auto" and config.select not in config.arms:
+        raise InputError(
+            "--select of an arm that is run", repr(config.select), f"the arms are {', '.join(config.arms)}"
+        )
+
+
+def _run_arms(config: RebalanceConfig, opened: OpenData, run: RunFolder) -> dict[Arm, list[TrainResult]]:
+    """Train every arm with every seed: first those without images, whose features the gates use."""
+    results: dict[Arm, list[TrainResult]] = {}
+    for arm in [arm for arm in config.arms if arm not in _WITH_IMAGES]:
+        results[arm] = _train_arm(config, arm, None, opened, run)
+    if any(arm in _WITH_IMAGES for arm in config.arms):
+        images = run / "synthesis"
+        features = run / "arms" / "rebalanced" / f"seed-{config.seed}" if "rebalanced" in results else None
+        synthesize(_synthesis_config(config, images, features), opened)
+        for arm in [arm for arm in config.arms if arm in _WITH_IMAGES]:
+            results[arm] = _train_arm(config, arm, images, opened, run)
+    return {arm: results[arm] for arm in config.arms}
+
+
+def _train_arm(
+    config: RebalanceConfig, arm: Arm, images: Path | None, opened: OpenData, run: RunFolder
+) -> list[TrainResult]:
+    trainings = []
+    for seed in range(config.seed, config.seed + config.seeds):
+        folder = run / "arms" / arm / f"seed-{seed}"
+        if not (folder / "metrics.json").exists():
+            log.info("%s, seed %d", ARM_TITLES[arm], seed)
+        trainings.append(train_in(folder, _arm_config(config, arm, seed, images), opened))
+    return trainings
+
+
+def _arm_config(config: RebalanceConfig, arm: Arm, seed: int, images: Path | None) -> TrainConfig:
+    return TrainConfig(
+        data=config.data,
+        model=config.model,
+        objective=ObjectiveConfig(method="ce") if arm == "ce" else config.objective,
+        optimization=config.optimization,
+        synthetic=images,
+        synthetic_set=_WITH_IMAGES.get(arm, "kept"),  # type: ignore[arg-type]  # one of its literals
+        mixing=config.mixing,
+        seed=seed,
+        place=config.place,
+    )
+
+
+def _synthesis_config(config: RebalanceConfig, out: Path, features: Path | None) -> SynthesizeConfig:
+    return SynthesizeConfig(
+        data=config.data,
+        out=out,
+        budget=config.budget,
+        generator=config.generator,
+        filter=config.filter if config.filter.features is not None else replace(config.filter, features=features),
+        model=config.model,
+        amp="bf16" if config.optimization.amp == "bf16" else "no",
+        seed=config.seed,
+        max_minutes=config.max_minutes,
+        device=config.place.device,
+    )
+
+
+def _summarize(config: RebalanceConfig, results: Mapping[Arm, list[TrainResult]], opened: OpenData) -> dict[str, Any]:
+    comparison = compare({arm: [result.metrics["test"] for result in trainings] for arm, trainings in results.items()})
+    first = next(iter(results.values()))[0].metrics
+    return {
+        "method": config.objective.method,
+        "seeds": list(range(config.seed, config.seed + config.seeds)),
+        "classes": list(opened.classes),
+        "groups": first["groups"],
+        "train_counts": first["train_counts"],
+        "updates": first["updates"],
+        "selected": _select(config, results),
+        **comparison.to_dict(),
+    }
+
+
+def _select(config: RebalanceConfig, results: Mapping[Arm, list[TrainResult]]) -> dict[str, Any]:
+    """The arm that becomes `model/`: never by the test split."""
+    choices = [arm for arm in _SELECTABLE if arm in results]
+    if config.select != "auto":
+        return {"arm": config.select, "by": "--select"}
+    if not choices:
+        return {"arm": next(iter(results)), "by": "the only kind of arm that was run"}
+    if all("val" in results[arm][0].metrics for arm in choices):
+        accuracy = {
+            arm: float(np.mean([result.metrics["val"]["balanced_accuracy"] for result in results[arm]]))
+            for arm in choices
+        }
+        best = max(choices, key=lambda arm: accuracy[arm])
+        return {"arm": best, "by": "balanced accuracy on the validation split", "balanced_accuracy": accuracy}
+    arm = "rebalanced" if "rebalanced" in choices else choices[0]
+    return {"arm": arm, "by": "default: there is no validation split, and the test split is no judge"}
+
+
+def _export(run: RunFolder, arm: str, seed: int) -> None:
+    source, building = run / "arms" / arm / f"seed-{seed}" / "model", run / ".model.tmp"
+    shutil.rmtree(building, ignore_errors=True)
+    shutil.copytree(source, building)
+    shutil.rmtree(run / "model", ignore_errors=True)
+    building.rename(run / "model")
+
+
+def run_command(config: RebalanceConfig) -> None:
+    """`rebalance run`: run the pipeline, then print the comparison."""
+    result = rebalance_and_train(config)
+    names = ("balanced_accuracy", "many_shot", "medium_shot", "few_shot", "worst_class", "ece")
+    rows = []
+    for arm, figures in result.metrics["arms"].items():
+        cells = [_cell(figures.get(name)) for name in names]
+        rows.append([ARM_TITLES[arm], *cells])
+    n = len(result.metrics["seeds"])
+    title = f"test split, mean of {n} seeds ± 95 % interval" if n > 1 else "test split, one seed"
+    print_table(title, ["", *(METRIC_TITLES[name] for name in names)], rows)
+    for line in result.metrics["words"]:
+        log.info("%s", line)
+    selected = result.metrics["selected"]
+    log.info("model/ is %s (%s)", ARM_TITLES[selected["arm"]], selected["by"])
+    log.info("report: %s", result.folder / "report.html")
+
+
+def _cell(figure: dict[str, Any] | None) -> str:
+    if figure is None:
+        return "n/a"
+    half = figure["half_width"]
+    return f"{100 * figure['mean']:.1f}" + ("" if half is None else f" ± {100 * half:.1f}")

@@ -1,0 +1,207 @@
+"""Run folders → what a report shows."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.comparison import ARM_TITLES, Comparison, compare
+from pipelines.runs import read_run_config
+from rebalance.counts import FloatArray, Group
+from rebalance.errors import InputError
+from rebalance.files import read_json
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything a report shows, by arm; an arm is a training, or several that differ in their seed.
+
+    Args:
+        title: What the report is of.
+        classes: Class names, by id.
+        groups: Many, medium or few, by class.
+        counts: Real training images of each class.
+        synthetic_counts: Synthetic training images of each class, of the arm that has most.
+        split: The split that figures are of.
+        metrics: Arm → metrics of each seed.
+        histories: Arm → epochs of its first seed.
+        comparison: Means, intervals, differences.
+        synthesis: Summary of the synthesis, if there was one.
+        sheets: Contact sheets, class name and file.
+        selected: Which arm became `model/`, and by what.
+        config: Settings.
+        environment: Versions and machine.
+        notes: What the reader should know first.
+    """
+
+    title: str
+    classes: tuple[str, ...]
+    groups: tuple[Group, ...]
+    counts: tuple[int, ...]
+    synthetic_counts: tuple[int, ...]
+    split: str
+    metrics: dict[str, list[dict[str, Any]]]
+    histories: dict[str, list[dict[str, float]]]
+    comparison: Comparison
+    synthesis: dict[str, Any] | None
+    sheets: tuple[tuple[str, Path], ...]
+    selected: dict[str, Any] | None
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def recall(self, arm: str) -> list[float | None]:
+        """Accuracy of each class, mean over the seeds; None without a test image."""
+        rows = [[np.nan if value is None else value for value in seed["recall"]] for seed in self.metrics[arm]]
+        return [None if np.isnan(value) else float(value) for value in np.mean(rows, axis=0)]
+
+    def total(self, arm: str, name: str) -> FloatArray:
+        """Sum over the seeds of an array among the metrics, such as the confusion matrix."""
+        arrays = [np.asarray(seed[name], dtype=np.float64) for seed in self.metrics[arm]]
+        return np.asarray(np.sum(arrays, axis=0))
+
+
+def read_report_data(folders: Sequence[Path]) -> ReportData:
+    """What the run folders hold.
+
+    Raises:
+        InputError: No run folder, an unfinished run, or runs on different classes.
+    """
+    if len(folders) == 1 and read_run_config(folders[0])["command"] == "run":
+        return _of_pipeline(folders[0])
+    return _of_trainings(folders)
+
+
+def _of_pipeline(folder: Path) -> ReportData:
+    config = read_run_config(folder)
+    seeds = range(config["seed"], config["seed"] + config["seeds"])
+    trainings = {ARM_TITLES[arm]: [folder / "arms" / arm / f"seed-{seed}" for seed in seeds] for arm in config["arms"]}
+    selected = None
+    if (folder / "metrics.json").exists():
+        selected = dict(read_json(folder / "metrics.json")["selected"])
+    synthesis = folder / "synthesis" if (folder / "synthesis" / "metrics.json").exists() else None
+    return _collect(
+        f"{Path(config['data']['data']).name}, {config['objective']['method']}",
+        trainings,
+        config,
+        synthesis,
+        selected,
+        folder,
+    )
+
+
+def _of_trainings(folders: Sequence[Path]) -> ReportData:
+    """Trainings that differ in their seed alone are one arm."""
+    arms: dict[str, list[Path]] = {}
+    names: dict[str, str] = {}
+    config: dict[str, Any] = {}
+    for folder in folders:
+        config = read_run_config(folder)
+        if config["command"] != "train":
+            raise InputError(
+                "runs of `rebalance train`, or one of `rebalance run`",
+                f"{folder} of {config['command']}",
+                "report on it alone",
+            )
+        key = json.dumps(
+            {name: value for name, value in config.items() if name not in ("seed", "place")}, sort_keys=True
+        )
+        name = names.setdefault(key, _unused(folder.name, arms))
+        arms.setdefault(name, []).append(folder)
+    synthesis = Path(config["synthetic"]) if config.get("synthetic") else None
+    if synthesis is not None and not (synthesis / "metrics.json").exists():
+        synthesis = None
+    return _collect(Path(config["data"]["data"]).name, arms, config, synthesis, None, folders[0])
+
+
+def _unused(name: str, taken: Mapping[str, object]) -> str:
+    number = 2
+    wanted = name
+    while name in taken:
+        name, number = f"{wanted} ({number})", number + 1
+    return name
+
+
+def _collect(
+    title: str,
+    trainings: Mapping[str, Sequence[Path]],
+    config: dict[str, Any],
+    synthesis: Path | None,
+    selected: dict[str, Any] | None,
+    folder: Path,
+) -> ReportData:
+    runs = {arm: [_finished(run) for run in runs] for arm, runs in trainings.items()}
+    first = next(iter(runs.values()))[0]
+    for arm, seeds in runs.items():
+        for run in seeds:
+            if run["classes"] != first["classes"]:
+                raise InputError("runs on the same classes", f"{arm} with others", "report on them one by one")
+    split = "test" if all("test" in run for seeds in runs.values() for run in seeds) else "val"
+    if not all(split in run for seeds in runs.values() for run in seeds):
+        raise InputError("runs with a test or a validation split", title, "train with --test-fraction 0.2, say")
+    metrics = {arm: [run[split] for run in seeds] for arm, seeds in runs.items()}
+    most = max((run for seeds in runs.values() for run in seeds), key=lambda run: sum(run["synthetic_counts"]))
+    by_arm = {_short(arm): seeds for arm, seeds in metrics.items()}
+    return ReportData(
+        title=title,
+        classes=tuple(first["classes"]),
+        groups=tuple(first["groups"]),
+        counts=tuple(first["train_counts"]),
+        synthetic_counts=tuple(most["synthetic_counts"]),
+        split=split,
+        metrics=metrics,
+        histories={arm: _history(seeds[0] / "history.csv") for arm, seeds in trainings.items()},
+        comparison=compare(by_arm),
+        synthesis=None if synthesis is None else read_json(synthesis / "metrics.json"),
+        sheets=() if synthesis is None else _sheets(synthesis),
+        selected=selected,
+        config=config,
+        environment=read_json(folder / "environment.json"),
+        notes=_notes(metrics, split, first),
+    )
+
+
+def _short(arm: str) -> str:
+    """The name of an arm of the pipeline, by its title."""
+    return next((name for name, title in ARM_TITLES.items() if title == arm), arm)
+
+
+def _finished(folder: Path) -> dict[str, Any]:
+    read_run_config(folder)
+    if not (folder / "metrics.json").exists():
+        raise InputError("finished runs", f"{folder}, which is not", "start its command again to finish it")
+    metrics: dict[str, Any] = read_json(folder / "metrics.json")
+    return metrics
+
+
+def _history(path: Path) -> list[dict[str, float]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def _sheets(synthesis: Path) -> tuple[tuple[str, Path], ...]:
+    from generators.image_files import class_name_of
+
+    files = sorted((synthesis / "contact_sheets").glob("*.png"))
+    return tuple((class_name_of(file.stem), file) for file in files)
+
+
+def _notes(metrics: Mapping[str, Sequence[Mapping[str, Any]]], split: str, first: Mapping[str, Any]) -> tuple[str, ...]:
+    seeds = {len(runs) for runs in metrics.values()}
+    support = next(iter(metrics.values()))[0]["support"]
+    notes = [f"Figures are of the {split} split, {sum(support)} images, read once at the end."]
+    if split == "val":
+        notes = ["Figures are of the validation split: there is no test split."]
+    if max(seeds) == 1:
+        notes.append("One seed: differences cannot be told from chance. Repeat with --seeds 3 or more.")
+    if min(n for n in support) < 10:
+        notes.append("Some classes have fewer than 10 images to judge by; their figures are coarse.")
+    if first["selected"]["by"].startswith("balanced accuracy"):
+        notes.append("The epoch was selected by balanced accuracy on the validation split.")
+    return tuple(notes)
