@@ -32,7 +32,7 @@ def configure(verbosity: int) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on standard output; the first column is left-aligned, the others right."""
-    if not is_main() or log.level > logging.INFO:
+    if not _shown():
         return
     table = Table(title=title, title_justify="left", header_style="bold")
     for i, column in enumerate(columns):
@@ -48,7 +48,7 @@ class Progress:
     """A progress bar with rate and time left; on a terminal a bar, elsewhere a line now and then."""
 
     def __init__(self, total: int, what: str, unit: str, done: int = 0) -> None:
-        shown = is_main() and log.isEnabledFor(logging.INFO) and bool(log.handlers)
+        shown = _shown()
         self._bar = tqdm(
             total=total,
             initial=done,
@@ -99,6 +99,11 @@ def progress_bar(total: int, what: str, unit: str, done: int = 0) -> Iterator[Pr
         yield bar
     finally:
         bar.close()
+
+
+def _shown() -> bool:
+    """Whether this process is to speak: `configure` was called, and not with quiet."""
+    return is_main() and bool(log.handlers) and log.isEnabledFor(logging.INFO)
 
 
 def _minutes(seconds: float) -> str:

@@ -15,6 +15,7 @@ INK, FAINT, GRID = "#1f2933", "#6b7785", "#e3e8ee"
 REAL, SYNTHETIC, ACCENT = "#2f6db3", "#e0912f", "#b33a3a"
 COLOURS = ("#8c96a3", "#2f6db3", "#5aa469", "#c06fbd", "#e0912f", "#b33a3a", "#4a9d9c", "#7a5fc0")
 _MAX_LABELS = 40
+_MIN_BIN_IMAGES = 5
 
 mpl.rcParams.update(
     {
@@ -80,7 +81,7 @@ def accuracy_by_class(
             label=name,
         )
     axes.set_ylabel("accuracy, %")
-    axes.legend(ncols=3, loc="lower left", fontsize=8)
+    _legend_above(axes)
     _class_axis(axes, [f"{classes[i]}\n{np.asarray(counts)[i]}" for i in order])
     return figure
 
@@ -119,26 +120,28 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     axes.set_yscale("log")
     axes.set_xlabel("updates")
     axes.set_ylabel("training loss")
-    axes.legend(ncols=3, fontsize=8)
+    _legend_above(axes)
     return figure
 
 
 def reliability(arms: Mapping[str, npt.ArrayLike]) -> Figure:
     """Accuracy against confidence, a line for each arm, with the diagonal of perfect calibration.
 
+    Bins of fewer than five images are left out.
+
     Args:
         arms: Arm → bins (B, 3): images, sum of confidences, number right.
     """
-    figure = Figure(figsize=(3.5, 3.2))
+    figure = Figure(figsize=(3.6, 4.0))
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=FAINT, lw=1, ls=":")
     for (name, bins), colour in zip(arms.items(), COLOURS, strict=False):
         b = np.asarray(bins, dtype=np.float64)
-        b = b[b[:, 0] > 0]
+        b = b[b[:, 0] >= _MIN_BIN_IMAGES]
         axes.plot(b[:, 1] / b[:, 0], b[:, 2] / b[:, 0], marker="o", ms=3, lw=1.2, color=colour, label=name)
     axes.set_xlabel("confidence")
     axes.set_ylabel("accuracy")
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return figure
 
 
@@ -159,6 +162,10 @@ def confusion(classes: Sequence[str], matrix: npt.ArrayLike) -> Figure:
             colour = "white" if share[i, j] > 0.5 else INK
             axes.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", fontsize=6, color=colour)
     return figure
+
+
+def _legend_above(axes: Any) -> None:
+    axes.legend(ncols=3, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
 
 
 def _class_axis(axes: Any, names: Sequence[str]) -> None:

@@ -171,7 +171,7 @@ def grouped(ids: npt.NDArray[np.integer], n_classes: int) -> IntArray:
 
 def chunk_size(n_classes: int) -> int:
     """Draws made at a time: enough that the work on classes is small beside the work on draws."""
-    return 1 << min(max((4 * n_classes).bit_length(), 16), 18)
+    return 1 << min(max((4 * n_classes).bit_length(), 17), 18)
 
 
 def random_words(key: tuple[int, ...], domain: int, n: int) -> UInt32Array:

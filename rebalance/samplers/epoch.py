@@ -115,7 +115,7 @@ class EpochSampler(SeededSampler[int]):
         return np.concatenate(list(self.draws(epoch).chunks()))
 
     def chunks(self) -> Iterator[IntArray]:
-        """The rows of the epoch that are not consumed yet, in int64 arrays of 2^16 to 2^18."""
+        """The rows of the epoch that are not consumed yet, in int64 arrays of 2^17 or 2^18."""
         return self.draws(self.epoch).chunks(self._consumed)
 
     def __iter__(self) -> Iterator[int]:
