@@ -9,6 +9,7 @@ Nichol and Dhariwal, Improved DDPM, 2021.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,8 +85,8 @@ def build_unet(settings: NetworkSettings) -> UNet2DModel:
         down_block_types=tuple("AttnDownBlock2D" if here else "DownBlock2D" for here in attention),
         up_block_types=tuple("AttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attention)),
         layers_per_block=settings.layers,
-        attention_head_dim=min(32, *settings.channels),
-        norm_num_groups=min(32, *settings.channels),
+        attention_head_dim=math.gcd(32, *settings.channels),
+        norm_num_groups=math.gcd(32, *settings.channels),
         num_class_embeds=len(settings.classes) + 1,
         dropout=settings.dropout,
     )
@@ -116,7 +117,7 @@ class ClassConditionalDiffusion:
 
     def generate(self, jobs: Sequence[Job]) -> Tensor:
         """See `ImageGenerator`. Jobs of one batch share `steps` and `guidance`."""
-        images = []
+        images = [torch.zeros((0, 3, self.settings.image_size, self.settings.image_size))]
         for start in range(0, len(jobs), self.batch_size):
             part = jobs[start : start + self.batch_size]
             kinds = {(job.settings["steps"], job.settings["guidance"]) for job in part}
@@ -161,15 +162,16 @@ class ClassConditionalDiffusion:
             InputError: Missing or damaged files.
         """
         values: dict[str, Any] = read_json(folder / "generator.json")
-        if values.pop("noise_schedule") != NOISE_SCHEDULE:
-            raise InputError("a generator of this version's noise schedule", str(folder), "train the generator again")
-        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        settings = NetworkSettings(**{**values, **lists})
-        unet = build_unet(settings)
         try:
+            noise_schedule = values.pop("noise_schedule")
+            lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+            settings = NetworkSettings(**{**values, **lists})
+            unet = build_unet(settings)
             unet.load_state_dict(load_file(folder / "unet.safetensors"))
         except Exception as error:
             raise InputError("a whole generator folder", f"{folder}: {error}", "train the generator again") from error
+        if noise_schedule != NOISE_SCHEDULE:
+            raise InputError("a generator of this version's noise schedule", str(folder), "train the generator again")
         return cls(unet, settings, batch_size=batch_size, amp=amp)
 
 

@@ -76,7 +76,7 @@ def train_class_conditional(
         progress: Told of every update, and of the loss now and then.
 
     Raises:
-        RunError: A loss that is not finite.
+        RunError: A loss or weights that are not finite; the last good checkpoint stays.
     """
     device = images.device
     images = images[:, : network.n_colours]
@@ -101,12 +101,15 @@ def train_class_conditional(
         optimizer.zero_grad(set_to_none=True)
         average.update(unet, update)
         done = update + 1
-        read = done % 50 == 0 or done == settings.updates
+        due = done % settings.checkpoint_updates == 0 or done == settings.updates
+        read = done % 50 == 0 or due
         value = float(loss) if read else float("nan")
         if read and not np.isfinite(value):
             raise RunError(f"the generator's loss after {done} updates is {value}; lower --generator-lr")
         progress(1, value)
-        if checkpoints is not None and (done % settings.checkpoint_updates == 0 or done == settings.updates):
+        if due and not all(torch.isfinite(parameter).all() for parameter in unet.parameters()):
+            raise RunError(f"the generator's weights after {done} updates are not finite; lower --generator-lr")
+        if due and checkpoints is not None:
             if is_main():
                 save_checkpoint(checkpoints, done, modules, optimizer, {})
             barrier()

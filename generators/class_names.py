@@ -22,8 +22,8 @@ def readable(name: str) -> str:
     """A class name as words.
 
     Examples:
-        >>> readable("001.Black_footed_Albatross"), readable("GoldenRetriever"), readable("BMWSeries"), readable("iPhone")
-        ('Black footed Albatross', 'Golden Retriever', 'BMW Series', 'iPhone')
+        >>> readable("001.Black_footed_Albatross"), readable("GoldenRetriever"), readable("iPhone")
+        ('Black footed Albatross', 'Golden Retriever', 'iPhone')
     """
     words = _LEADING_NUMBER.sub("", name).replace("_", " ").replace("+", " ")
     return " ".join(_WORD_STARTS.sub(" ", words).split()) or name

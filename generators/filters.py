@@ -12,10 +12,10 @@ classes that are filled.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -116,12 +116,12 @@ def judge(
     copy_distance = torch.minimum(copy_distance, mirrored)
     reasons = _cheap_gates(candidates, copy_distance, real.copy_limit, skip)
     limit = real.limit * LOOSER
-    while True:
-        verdict, reason = _walk(flat_candidates, reasons, distance, limit, real.copy_limit, wanted, skip)
-        enough = verdict.count(KEPT) >= np.ceil(floor * wanted)
-        if enough or not final or limit * LOOSER > real.last_limit or "distance" in skip:
+    verdict, reason = _walk(flat_candidates, reasons, distance, limit, real.copy_limit, wanted, skip)
+    while final and "distance" not in skip and verdict.count(KEPT) < math.ceil(floor * wanted):
+        if not limit < limit * LOOSER <= real.last_limit:  # also where real images do not differ and the limit is 0
             break
         limit *= LOOSER
+        verdict, reason = _walk(flat_candidates, reasons, distance, limit, real.copy_limit, wanted, skip)
     return Verdicts(verdict, reason, distance.tolist(), copy_distance.tolist(), nearest_real.tolist(), limit)
 
 

@@ -66,14 +66,15 @@ def read_journals(folder: Path, root: Path) -> dict[str, Row]:
     """
     rows: dict[str, Row] = {}
     for journal in sorted(folder.glob("*.jsonl")):
-        for line in journal.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in _lines(journal):
             try:
                 row = json.loads(line)
+                job = str(row["job"])
                 whole = row["path"] is None or sha256(root / row["path"]) == row["sha256"]
             except (ValueError, KeyError, TypeError, OSError):
                 continue  # a torn line, or an image that is missing or was changed
             if whole:
-                rows[row["job"]] = row
+                rows[job] = row
     return rows
 
 
@@ -96,29 +97,49 @@ def read_manifest(folder: Path) -> list[Row]:
     """The rows of a manifest.
 
     Raises:
-        InputError: No manifest, a damaged line, a path that leads outside the folder, or an image that was changed.
+        InputError: No manifest, a damaged or repeated line, a path that leads outside the folder, or an image that was
+            changed.
     """
     file = folder / "manifest.jsonl"
     if not file.is_file():
         raise InputError("a folder of `rebalance synthesize`", f"{folder}, without manifest.jsonl", "check the path")
     root = os.path.realpath(folder)
-    rows: list[Row] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    rows: dict[str, Row] = {}
+    for number, line in enumerate(_lines(file), 1):
+        place = f"{file}:{number}"
         try:
-            row: Row = json.loads(line)
-            path, digest = row["path"], row["sha256"]
-            _ = (row["job"], row["class"], row["index"], row["verdict"])
+            row = _whole_row(json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError("whole manifest lines", f"{file}:{number}: {error!r}", _AGAIN) from error
-        if path is not None:
-            if not os.path.realpath(folder / path).startswith(root + os.sep):
-                raise InputError(f"paths inside {folder}", f"{path!r} in {file}:{number}", _AGAIN)
-            _check_image(folder / path, digest, f"{file}:{number}")
-        rows.append(row)
-    return rows
+            raise InputError("whole manifest lines", f"{place}: {error!r}", _AGAIN) from error
+        if row["path"] is not None:
+            if not os.path.realpath(folder / row["path"]).startswith(root + os.sep):
+                raise InputError(f"paths inside {folder}", f"{row['path']!r} in {place}", _AGAIN)
+            _check_image(folder / row["path"], row["sha256"], place)
+        if row["job"] in rows:
+            raise InputError("one line for each job", f"{place}: job {row['job']} again", _AGAIN)
+        rows[row["job"]] = row
+    return list(rows.values())
 
 
 _AGAIN = "synthesize again into a new folder"
+
+
+def _lines(file: Path) -> list[str]:
+    """The lines of a file; `str.splitlines` would also split at characters that a class name may hold."""
+    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _whole_row(row: Row) -> Row:
+    """`row`, with everything that a reader of the manifest counts on."""
+    path = row["path"]
+    if not isinstance(path, str | None) or "\0" in (path or "") or (path is None and row["verdict"] == KEPT):
+        raise ValueError(f"path {path!r}")
+    if row["verdict"] not in (KEPT, REJECTED, SPARE):
+        raise ValueError(f"verdict {row['verdict']!r}")
+    if not isinstance(row["job"], str) or not isinstance(row["class"], str) or not isinstance(row["index"], int):
+        raise ValueError("job, class or index")
+    return row
 
 
 def _check_image(path: Path, digest: str, place: str) -> None:

@@ -108,10 +108,13 @@ def real_distances(
 def _with_few_neighbours(features: Tensor, members: list[IntArray], n: int) -> Tensor:
     """Distances of real images to `n` random others of their class, over all classes that are larger than `n`.
 
-    The largest class is compared with all its others.
+    The largest class is compared with all its others. Where no class has two images nothing is known of what is usual:
+    then the largest distance that there is.
     """
     stream = np.random.default_rng(0)
     largest = max(len(rows) for rows in members)
+    if largest < 2:
+        return torch.tensor([2.0])
     distances = []
     for rows in members:
         usable = min(n, largest - 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -21,9 +22,11 @@ TEMPLATES = (
     "a bright photo of a {name}",
     "a dark photo of a {name}",
     "a photo of a {name} seen from the side",
-    "a photo of a {name} in its usual place",
+    "a detailed photo of a {name}",
 )
 """Distance, size, light and view vary: images of one text alone resemble one another more than real ones do."""
+
+_ARTICLE = re.compile(r"\b([aA]) \{name\}")
 
 CLIP_LENGTH = 77
 """Tokens that a CLIP text encoder reads, start and end included; it drops the rest without a word."""
@@ -90,8 +93,8 @@ def make_prompts(
         added = [text for text in own if "{name}" not in text]
         pairs = product(templates, [f", {text}" for text in added]) if added else product(templates, [""])
         made = [] if whole and not added else [_fill(template, called) + text for template, text in pairs]
-        distinct = list(dict.fromkeys([_fill(text, called) for text in whole] + made))
-        texts.append(tuple(sorted(distinct, key=lambda text, key=class_name: _order(seed, key, text))))  # type: ignore[misc]
+        order = {text: _order(seed, class_name, text) for text in [*(_fill(text, called) for text in whole), *made]}
+        texts.append(tuple(sorted(order, key=order.__getitem__)))
     return Prompts(tuple(texts), negative)
 
 
@@ -143,8 +146,7 @@ def _check_template(template: str) -> None:
 
 def _fill(template: str, name: str) -> str:
     if name[:1].lower() in tuple("aeiou") and not name.lower().startswith(("uni", "eu", "one", "use")):
-        for article, before_vowel in (("a", "an"), ("A", "An")):
-            template = template.replace(f"{article} {{name}}", f"{before_vowel} {{name}}")
+        template = _ARTICLE.sub(r"\1n {name}", template)
     return template.format(name=name)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -38,27 +40,24 @@ def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
     Raises:
         InputError: An unknown name, or a value of the wrong type.
     """
-    settings = {name.replace("-", "_"): value for name, value in _flatten(cls, values)}
+    settings = {str(name).replace("-", "_"): value for name, value in _flatten(cls, values)}
     known = _leaves(cls)
     for name in settings:
         if name not in known:
             raise InputError(f"settings of {cls.__name__}", repr(name), nearest(name, known))
-    arguments: list[str] = []
-    for name, field in known.items():
-        if name in settings or _is_required(field):
-            arguments += _arguments(field, settings.get(name, UNSET))
-    try:
-        return tyro.cli(cls, args=arguments, config=(OmitArgPrefixes,), console_outputs=False)
-    except SystemExit as stop:
+    config = _parse(cls, known, settings)
+    if config is None:
+        wrong = [name for name in settings if _parse(cls, known, {name: settings[name]}) is None]
         raise InputError(
             f"valid settings of {cls.__name__}",
-            ", ".join(f"{name}={value!r}" for name, value in settings.items()),
-            "check each against the command's --help",
-        ) from stop
+            ", ".join(f"{name}={settings[name]!r}" for name in wrong or settings),
+            "see the command's --help",
+        )
+    return config
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """The dictionary in a YAML file.
+    """The dictionary in a YAML file, such as a run's config.yaml, whose `command` is no setting.
 
     Raises:
         InputError: No such file, no YAML, or no mapping inside.
@@ -73,6 +72,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(values, dict):
         raise InputError("names and values", f"{type(values).__name__} in {path}", "--print-config shows a valid file")
+    values.pop("command", None)
     return values
 
 
@@ -134,10 +134,23 @@ def _leaves(cls: type) -> dict[str, dataclasses.Field[Any]]:
 def _flatten(cls: type, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     groups = _groups(cls)
     for name, value in values.items():
-        if name in groups and isinstance(value, Mapping):
-            yield from _flatten(groups[name], value)
+        if name in groups and isinstance(value, Mapping | None):
+            yield from _flatten(groups[name], value or {})  # a section without a line is None
         else:
             yield name, value
+
+
+def _parse(cls: type[C], known: Mapping[str, dataclasses.Field[Any]], settings: Mapping[str, Any]) -> C | None:
+    """A config from flat settings, or None where tyro refuses one."""
+    arguments: list[str] = []
+    for name, field in known.items():
+        if name in settings or _is_required(field):
+            arguments += _arguments(field, settings.get(name, UNSET))
+    try:
+        with redirect_stderr(StringIO()):  # tyro's own words speak of flags
+            return tyro.cli(cls, args=arguments, config=(OmitArgPrefixes,), console_outputs=False)
+    except SystemExit:
+        return None
 
 
 def _arguments(field: dataclasses.Field[Any], value: Any) -> list[str]:
@@ -153,7 +166,7 @@ def _arguments(field: dataclasses.Field[Any], value: Any) -> list[str]:
         return [part for item in items for part in (flag, item)]
     if value is False:  # YAML reads a bare `no` so, as in `amp: no`
         items = ["no"]
-    return [flag, *items] if items else []
+    return [flag, *items]
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

@@ -71,10 +71,23 @@ class ModelConfig:
 class ObjectiveConfig:
     """What is optimised, and how classes are balanced: rule, strength, schedule; for sampler and for loss."""
 
-    method: str = "balanced_softmax"
-    """The recipe; `rebalance methods` lists them."""
+    method: str | None = None
+    """The recipe; `rebalance methods` lists them. By default balanced_softmax, or composed where --loss is given."""
     option: Annotated[UseAppendAction[tuple[str, ...]], arg(aliases=["-o"], metavar="NAME=VALUE")] = ()
     """An option of the recipe, such as -o max_margin=0.4."""
+    loss: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[:SHARE]")] = ()
+    """A loss in place of the recipe's, with its share, such as --loss ldam:0.1 --loss supcon:0.9; options follow a
+    colon, ldam:0.1:max_margin=0.4."""
+    head: Literal["linear", "cosine"] | None = None
+    """Classification head; by default what the losses need."""
+    head_scale: float | None = None
+    """Factor from cosines to logits; by default that of the loss, or 30."""
+    rsg: bool | None = None
+    """Generate rare features inside the network (RSG); by default as the recipe does."""
+    rsg_start: float | None = None
+    """Share of training from which they are generated; 0.8 by default."""
+    mix: Annotated[str | None, arg(metavar="NAME[:ALPHA]")] = None
+    """Mix the images of a batch: mixup, cutmix, remix, cmo, or none; ALPHA:PROBABILITY:UNTIL may follow."""
     sampler_rule: Literal["none", "inverse", "sqrt-inverse", "effective-number", "custom"] = "none"
     """Draw images by class weights."""
     sampler_strength: float = 1.0
@@ -91,6 +104,11 @@ class ObjectiveConfig:
     """β of the effective number in --sampler-rule and --loss-rule; by default 1 - 1 / n_max."""
     class_weight: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=WEIGHT")] = ()
     """Weight of a class, by name, for rule custom; give one for every class."""
+
+    @property
+    def recipe(self) -> str:
+        """The method's name, the default resolved."""
+        return self.method or ("composed" if self.loss else "balanced_softmax")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ class ModelDescription:
         backbone: Name, see `rebalance.backbones`.
         stem: Stem of torchvision networks.
         head: "linear" or "cosine".
-        scale: From the head's scores to logits.
+        scale: From the head's scores to logits; None for the length of the features.
         image_size: Height and width that images are brought to, px.
         mean: Of the training pixels in [0, 1], by channel.
         std: Likewise.
@@ -40,7 +40,7 @@ class ModelDescription:
     backbone: str
     stem: str
     head: str
-    scale: float
+    scale: float | None
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -125,6 +125,6 @@ def load_model(run: Path | str) -> TrainedClassifier:
         description = ModelDescription(**{**values, **lists})
         classifier = build_classifier(description)
         classifier.load_state_dict(load_file(folder / "weights.safetensors"))
-    except (TypeError, RuntimeError, OSError) as error:
+    except Exception as error:
         raise InputError("a whole model folder", f"{folder}: {error}", "export the model again") from error
     return TrainedClassifier(classifier, description)

@@ -8,14 +8,16 @@ import numpy as np
 import torch
 
 from pipelines.batches import TrainingBatches
+from pipelines.composition import Problem, RareSpec, Switches, parse_mix
 from pipelines.config import TrainConfig
 from pipelines.config_files import parse_pairs
 from pipelines.config_groups import DataConfig, MixingConfig
 from pipelines.console import log
 from pipelines.loading import DecodedTable, fingerprint, image_size, load_splits, open_splits
 from pipelines.loop import TrainingData
+from pipelines.loss_terms import parse_loss
 from pipelines.model_files import ModelDescription
-from pipelines.recipes import Problem, build_method, parse_options
+from pipelines.recipes import build_method, parse_options
 from pipelines.synthetic_images import open_synthetic
 from rebalance.backbones import build_backbone, default_backbone
 from rebalance.counts import FloatArray, IntArray, check_counts
@@ -178,12 +180,12 @@ def _build_method(
     config: TrainConfig, opened: OpenData, effective: FloatArray, shares: FloatArray
 ) -> tuple[Method, ModelDescription]:
     objective, model = config.objective, config.model
-    options = parse_options(objective.method, parse_pairs(objective.option, "-o"))
+    options = parse_options(objective.recipe, parse_pairs(objective.option, "-o"))
     name = default_backbone(opened.size) if model.model == "auto" else model.model
     seed_everything(config.seed)
     backbone = build_backbone(name, image_size=opened.size, stem=model.stem, weights=model.weights)
-    problem = Problem(backbone, effective, shares, opened.classes, _user_weighting(config))
-    method = build_method(objective.method, problem, options)
+    problem = Problem(backbone, effective, shares, opened.classes, _switches(config))
+    method = build_method(objective.recipe, problem, options)
     pretrained = model.weights is not None
     description = ModelDescription(
         backbone=name,
@@ -198,6 +200,23 @@ def _build_method(
     )
     _warn_if_nothing_changes(config, opened, method)
     return method, description
+
+
+def _switches(config: TrainConfig) -> Switches:
+    objective = config.objective
+    rare: RareSpec | bool | None = objective.rsg
+    if objective.rsg_start is not None:
+        if not objective.rsg:
+            raise InputError("--rsg with --rsg-start", "the start alone", "add --rsg")
+        rare = RareSpec(objective.rsg_start)
+    return Switches(
+        losses=tuple(parse_loss(text) for text in objective.loss) or None,
+        weighting=_user_weighting(config),
+        head=objective.head,
+        scale=objective.head_scale,
+        mix=None if objective.mix is None else parse_mix(objective.mix),
+        rare=rare,
+    )
 
 
 def _user_weighting(config: TrainConfig) -> dict[str, object] | None:
@@ -231,7 +250,7 @@ def _warn_if_nothing_changes(config: TrainConfig, opened: OpenData, method: Meth
     """A chosen method that does nothing is the worst bug: say so."""
     objective = config.objective
     counts = opened.train.table.counts
-    if len(set(counts.tolist())) == 1 and objective.method != "ce":
+    if len(set(counts.tolist())) == 1 and objective.recipe != "ce":
         log.warning("every class has %d images: re-balancing changes nothing here", counts[0])
     if objective.sampler_rule != "none" and objective.sampler_strength == 0:
         log.warning("--sampler-strength 0 leaves the sampler as it is without --sampler-rule")

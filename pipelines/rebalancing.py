@@ -60,7 +60,7 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
     check_optimization(config.optimization)
     _check(config)
     place = config.place
-    name = place.experiment or f"{slug(config.data.data)}-{config.objective.method}"
+    name = place.experiment or f"{slug(config.data.data)}-{config.objective.recipe}"
     folder = place.output / "run" / name
     session = start_session(place.device, amp=config.optimization.amp)
     data, splits = with_default_test(config.data, load_splits(config.data))
@@ -154,7 +154,7 @@ def _summarize(config: RebalanceConfig, results: Mapping[Arm, list[TrainResult]]
     comparison = compare({arm: [result.metrics["test"] for result in trainings] for arm, trainings in results.items()})
     first = next(iter(results.values()))[0].metrics
     return {
-        "method": config.objective.method,
+        "method": config.objective.recipe,
         "seeds": list(range(config.seed, config.seed + config.seeds)),
         "classes": list(opened.classes),
         "groups": first["groups"],

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.comparison import ARM_TITLES, Comparison, compare
+from pipelines.config_files import from_dict
+from pipelines.config_groups import ObjectiveConfig
 from pipelines.runs import read_run_config
 from rebalance.counts import FloatArray, Group
 from rebalance.errors import InputError
@@ -87,7 +89,7 @@ def _of_pipeline(folder: Path) -> ReportData:
         selected = dict(read_json(folder / "metrics.json")["selected"])
     synthesis = folder / "synthesis" if (folder / "synthesis" / "metrics.json").exists() else None
     return _collect(
-        f"{Path(config['data']['data']).name}, {config['objective']['method']}",
+        f"{Path(config['data']['data']).name}, {from_dict(ObjectiveConfig, config['objective']).recipe}",
         trainings,
         config,
         synthesis,

@@ -57,6 +57,8 @@ class RunFolder:
                 self._claim(config, resume)
         except InputError as error:
             problem = error
+        except OSError as error:
+            problem = InputError("a folder that can be written", f"{path}: {error}", "choose another --output")
         problems = [error for error in gather(problem) if error is not None]
         if problems:
             self.close()
@@ -96,11 +98,11 @@ class RunFolder:
         wanted = {"command": self.command, **to_dict(config)}
         file = self.path / "config.yaml"
         if file.exists():
-            found = yaml.safe_load(file.read_text(encoding="utf-8"))
-            if found.get("command") != self.command:
+            found = read_run_config(self.path)
+            if found["command"] != self.command:
                 raise InputError(
                     f"a folder of `rebalance {self.command}`",
-                    f"{self.path} of `rebalance {found.get('command')}`",
+                    f"{self.path} of `rebalance {found['command']}`",
                     "choose another --output or --experiment",
                 )
             if not resume:
@@ -115,11 +117,12 @@ class RunFolder:
         write_json(self.path / "environment.json", describe_environment())
 
     def _empty(self) -> None:
-        for name in os.listdir(self.path):
-            if name == _LOCK:
+        """Remove all but lock and config: at whatever item a kill comes, this is an unfinished run of the command."""
+        for name in sorted(os.listdir(self.path), key=lambda name: name != "metrics.json"):
+            if name in (_LOCK, "config.yaml"):
                 continue
             item = self.path / name
-            shutil.rmtree(item) if item.is_dir() else item.unlink()
+            shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
 
 
 def describe_environment() -> dict[str, Any]:
@@ -162,7 +165,12 @@ def read_run_config(path: Path) -> dict[str, Any]:
     file = path / "config.yaml"
     if not file.is_file():
         raise InputError("a run folder", f"{path}, which has no config.yaml", "give the folder that a run printed")
-    config: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError("a run folder", f"{file}: {error}", "restore the file, or choose another folder") from error
+    if not isinstance(config, dict) or "command" not in config:
+        raise InputError("a run folder", f"{file}, which no run wrote", "choose another folder")
     return config
 
 

@@ -50,7 +50,7 @@ def train(config: TrainConfig) -> TrainResult:
         InputError: Anything wrong with the config, the data or the folder; nothing is written then.
         RunError: A loss that is not finite; the last checkpoint stays.
     """
-    name = config.place.experiment or f"{slug(config.data.data)}-{config.objective.method}"
+    name = config.place.experiment or f"{slug(config.data.data)}-{config.objective.recipe}"
     return train_in(config.place.output / "train" / name, config)
 
 
@@ -123,7 +123,7 @@ class _Training:
         n_total = batches.n_updates * len(batches.real) // batches.updates_per_epoch
         n_done = self.start * len(batches.real) // batches.updates_per_epoch
         began = time.monotonic()
-        with progress_bar(n_total, f"training {self.config.objective.method}", "images", n_done) as bar:
+        with progress_bar(n_total, f"training {self.config.objective.recipe}", "images", n_done) as bar:
             for step in training_steps(
                 self.method,
                 module,
@@ -195,7 +195,7 @@ class _Training:
         }
         real, synthetic = self.prepared.counts
         metrics: dict[str, Any] = {
-            "method": self.config.objective.method,
+            "method": self.config.objective.recipe,
             "seed": self.config.seed,
             "updates": self.prepared.batches.n_updates,
             "classes": list(self.opened.classes),
@@ -249,7 +249,7 @@ def _announce(config: TrainConfig, opened: OpenData, prepared: Prepared) -> None
     if len(rows) > 40:
         rows = [*rows[:20], ["…", "", "", "", ""], *rows[-20:]]
     print_table(
-        f"{config.objective.method} on {config.data.data}",
+        f"{config.objective.recipe} on {config.data.data}",
         ["class", "real", "synthetic", "drawn in epoch 1", "group"],
         rows,
     )

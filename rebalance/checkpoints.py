@@ -36,6 +36,8 @@ def save_checkpoint(
         state: Anything else, as plain values.
     """
     name = f"update_{update:07d}"
+    if (folder / "last.json").exists() and read_json(folder / "last.json") == {"checkpoint": name}:
+        name += "_again"  # the whole one stays until this one is
     target = folder / name
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -60,9 +62,10 @@ def load_checkpoint(
     """
     if not (folder / "last.json").exists():
         return None
-    source = folder / str(read_json(folder / "last.json")["checkpoint"])
-    state: dict[str, Any] = read_json(source / "state.json")
+    source = folder
     try:
+        source = folder / str(read_json(folder / "last.json")["checkpoint"])
+        state: dict[str, Any] = read_json(source / "state.json")
         for name, module in modules.items():
             module.load_state_dict(load_file(source / f"{name}.safetensors"))
         _restore_optimizer(optimizer, load_file(source / "optimizer.safetensors"), state.pop("optimizer"))

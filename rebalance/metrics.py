@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rebalance.counts import GROUPS, FloatArray, Group
+from rebalance.errors import RunError
 
 CALIBRATION_BINS = 15
 MAX_CONFUSION_CLASSES = 1000
@@ -42,8 +43,14 @@ class Tally:
         self.bins = torch.zeros((len(GROUPS), CALIBRATION_BINS, 3), dtype=torch.float64, device=device)
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
-        """Count predictions: logits (B, C), targets (B,)."""
+        """Count predictions: logits (B, C), targets (B,).
+
+        Raises:
+            RunError: Logits that are not finite, which no class can be read from.
+        """
         confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
+        if confidence.isnan().any():
+            raise RunError("the classifier's outputs are not finite; lower --lr, or add --clip-grad 1")
         right = predicted == targets
         one = torch.ones_like(targets)
         self.support.index_add_(0, targets, one)

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from rebalance.counts import IntArray
+from rebalance.errors import InputError
 
 T = TypeVar("T")
 
@@ -95,7 +96,13 @@ def seed_everything(*parts: int) -> None:
 
 
 def derive_seed(*parts: int) -> int:
-    """A 32-bit seed from numbers; CPU generators use no more bits."""
+    """A 32-bit seed from whole numbers >= 0; CPU generators use no more bits.
+
+    Raises:
+        InputError: A negative number.
+    """
+    if min(parts) < 0:
+        raise InputError("a seed >= 0", str(min(parts)), "use for example --seed 0")
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 

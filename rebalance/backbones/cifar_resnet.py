@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rebalance.backbones.base import Backbone, fill_stages
+from rebalance.errors import InputError
 
 
 @final
@@ -26,6 +27,8 @@ class CifarResNet(Backbone):
 
     def __init__(self, depth: int = 32, *, width: int = 16) -> None:
         super().__init__()
+        if depth < 8 or depth % 6 != 2:
+            raise InputError("a depth of 6 n + 2", str(depth), "use 20, 32, 44 or 56")
         blocks = (depth - 2) // 6
         channels = (width, 2 * width, 4 * width)
         stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())

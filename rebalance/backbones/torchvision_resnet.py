@@ -51,18 +51,23 @@ def _load(net: nn.Module, path: Path, *, skip_stem: bool) -> None:
     if not path.is_file():
         raise InputError("a weights file", f"no file at {path}", "give the path of a .safetensors or .pth file")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
         raise InputError("a readable weights file", f"{path}: {error}", "save it as .safetensors") from error
     wanted = net.state_dict()
     left_out = ("fc.", "conv1.") if skip_stem else ("fc.",)
     kept: dict[str, Tensor] = {key: value for key, value in state.items() if not key.startswith(left_out)}
     for key, value in wanted.items():
-        if key.startswith(left_out):
-            continue
+        if key.startswith(left_out) or (key.endswith("num_batches_tracked") and key not in kept):
+            continue  # files from before torch 0.4.1 do not count batches
         if key not in kept or kept[key].shape != value.shape:
             got = f"shape {tuple(kept[key].shape)}" if key in kept else "nothing"
             raise InputError(
                 f"{key} of shape {tuple(value.shape)} in {path.name}", got, "use weights of the same torchvision model"
             )
+    if more := [key for key in kept if key not in wanted]:
+        raise InputError(f"the layers of the model in {path.name}", f"also {more[0]}", "name the model they are from")
     net.load_state_dict(kept, strict=False)

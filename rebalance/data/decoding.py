@@ -23,7 +23,7 @@ def decode(image: Image, size: int | None = None) -> ByteArray:
             image as it is. An image of that size is not touched.
 
     Raises:
-        OSError: The file cannot be read or is no image that Pillow knows.
+        OSError: The file cannot be read or is no image that Pillow knows; the message names it.
     """
     if not isinstance(image, str):
         return image if size is None or image.shape[:2] == (size, size) else _pixels(Pillow.fromarray(image), size)
@@ -32,7 +32,7 @@ def decode(image: Image, size: int | None = None) -> ByteArray:
             if size is not None:
                 opened.draft("RGB", (2 * size, 2 * size))  # lets libjpeg skip detail that the resize would drop
             return _pixels(to_rgb(ImageOps.exif_transpose(opened)), size)
-    except (ValueError, SyntaxError, EOFError, Pillow.DecompressionBombError) as error:
+    except Exception as error:  # of any kind: RuntimeError from AVIF, SyntaxError from PNG, struct.error from TIFF
         raise OSError(f"cannot decode {image}: {error}") from error
 
 
@@ -40,7 +40,7 @@ def to_rgb(image: Pillow.Image) -> Pillow.Image:
     """`image` in mode RGB, whatever its mode."""
     if image.mode in _SIXTEEN_BIT or image.mode in ("I", "F"):
         image = _to_eight_bits(image)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         over = image.convert("RGBA")
         white = Pillow.new("RGBA", over.size, (255, 255, 255, 255))
         return Pillow.alpha_composite(white, over).convert("RGB")
@@ -49,6 +49,7 @@ def to_rgb(image: Pillow.Image) -> Pillow.Image:
 
 def _to_eight_bits(image: Pillow.Image) -> Pillow.Image:
     values = np.asarray(image, dtype=np.float64)
+    values = np.where(np.isfinite(values), values, 0.0)  # a float image marks what was not measured so
     if image.mode in _SIXTEEN_BIT:
         scale = 255 / 65535
     else:  # I and F carry no range of their own: 1, 255 or 65,535, the smallest that holds the values

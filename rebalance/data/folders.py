@@ -1,4 +1,7 @@
-"""Class folders: `DATA/<class>/*`, or `DATA/{train,val,test}/<class>/*`."""
+"""Class folders: `DATA/<class>/*`, or `DATA/{train,val,test}/<class>/*`, also spelt Training, Valid, Testing ….
+
+Hidden files and folders are not read.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,11 @@ from rebalance.errors import InputError, nearest
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif .tga".split()
 )
-_SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 
 
 def read_folder(root: Path) -> Splits:
@@ -22,19 +29,36 @@ def read_folder(root: Path) -> Splits:
     `root` holds splits where it has a `train` folder with class folders inside, else it holds the classes.
 
     Raises:
-        InputError: No such folder, no class folders, no images, or a class in val or test that train lacks.
+        InputError: No such folder, no class folders, no images, a split twice, or a class in val or test that train
+            lacks.
     """
     if not root.exists():
         raise InputError("a folder of images", f"no such path: {root}", "check the path")
     if not root.is_dir():
         raise InputError("a folder of images", f"a file: {root}", "give the folder that holds the class folders")
-    folders = {split: _find(root, names) for split, names in _SPLIT_NAMES.items()}
-    if folders["train"] is None or not _subfolders(folders["train"]):
+    folders: dict[str, Path] = {}
+    others: list[str] = []
+    for folder in sorted(_subfolders(root)):
+        split = _SPLITS.get(folder.name.lower())
+        if split is None:
+            others.append(folder.name)
+        elif split in folders:
+            raise InputError(f"one {split} folder in {root}", f"{folders[split].name} and {folder.name}", "remove one")
+        else:
+            folders[split] = folder
+    if "train" not in folders or not _subfolders(folders["train"]):
+        if folders and not others:
+            raise InputError(
+                "a train folder with one sub-folder per class", f"none in {root}", "sort the images into class folders"
+            )
         return Splits(read_classes(root))
     train = read_classes(folders["train"])
-    others = {split: folder for split, folder in folders.items() if folder is not None and split != "train"}
-    tables = {split: read_classes(folder, train.classes) for split, folder in others.items()}
-    return Splits(train, tables.get("val"), tables.get("test"))
+    tables = {split: read_classes(folder, train.classes) for split, folder in folders.items() if split != "train"}
+    notes = []
+    if others:
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        notes.append(f"folders beside the splits are not read: {', '.join(others[:5])}{more}")
+    return Splits(train, tables.get("val"), tables.get("test"), tuple(notes))
 
 
 def read_classes(folder: Path, classes: tuple[str, ...] | None = None) -> ImageTable:
@@ -55,22 +79,19 @@ def read_classes(folder: Path, classes: tuple[str, ...] | None = None) -> ImageT
         )
     if classes is None:
         classes = names
+    ids = {name: i for i, name in enumerate(classes)}
     for name in names:
-        if name not in classes:
+        if name not in ids:
             raise InputError("the classes of the training split", f"class {name!r} in {folder}", nearest(name, classes))
     images: list[str] = []
     targets: list[int] = []
     for name in names:
         files = _images_below(folder / name)
         images += files
-        targets += [classes.index(name)] * len(files)
+        targets += [ids[name]] * len(files)
     if not images:
         raise InputError("images in the class folders", f"none in {folder}", "image files end in .jpg, .png, .webp, …")
     return ImageTable(images, np.array(targets, dtype=np.int64), classes)
-
-
-def _find(root: Path, names: tuple[str, ...]) -> Path | None:
-    return next((root / name for name in names if (root / name).is_dir()), None)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -81,7 +102,7 @@ def _subfolders(folder: Path) -> list[Path]:
 def _images_below(folder: Path) -> list[str]:
     found = []
     for parent, folders, files in os.walk(folder):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # .ipynb_checkpoints holds copies
         found += [os.path.join(parent, name) for name in sorted(files) if _is_image(name)]  # 3× faster
     return found
 

@@ -42,13 +42,17 @@ def read_lists(train: Path, val: Path | None, test: Path | None, form: ListForma
     Labels that are all whole numbers sort by value, others by name; the training split decides the classes.
 
     Raises:
-        InputError: A missing or malformed file, a path outside the root or without a file, or a class in val or
-            test that train lacks.
+        InputError: A missing or malformed file, a path outside the root or without a file, a split that is given
+            twice, or a class in val or test that train lacks.
     """
     rows = {"train": _read(train, form)}
     rows |= {name: _read(path, form) for name, path in (("val", val), ("test", test)) if path is not None}
     if any(split for _, _, split in rows["train"]):
-        rows |= _by_split(rows["train"], train)
+        parts = _by_split(rows["train"], train)
+        for name in ("val", "test"):
+            if name in rows and name in parts:
+                raise InputError(f"one {name} split", f"rows of it in {train}, and a list", f"leave out --{name}-list")
+        rows |= parts
     classes = _class_names([label for _, label, _ in rows["train"]])
     files = {"train": train, "val": val or train, "test": test or train}
     tables = {name: _table(part, classes, files[name], form) for name, part in rows.items()}
@@ -70,18 +74,25 @@ def _read(path: Path, form: ListFormat) -> list[_Row]:
 
 def _read_text(path: Path, text: str) -> list[_Row]:
     rows: list[_Row] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines also splits at what a name may hold
         if not line.strip():
             continue
         image, separator, label = line.strip().rpartition("\t" if "\t" in line else " ")
         if not separator or not image.strip():
             raise InputError("lines of `path label`", f"{line!r} in {path}:{number}", "add the label after a space")
-        rows.append((image.strip(), label, ""))
+        rows.append((image.strip(), label.strip(), ""))
     return rows
 
 
 def _read_csv(path: Path, text: str, form: ListFormat) -> list[_Row]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    try:
+        return _rows_of(reader, path, form)
+    except csv.Error as error:
+        raise InputError("a CSV file", f"{path}, row {reader.line_num}: {error}", "look for a lone quote") from error
+
+
+def _rows_of(reader: csv.DictReader[str], path: Path, form: ListFormat) -> list[_Row]:
     columns = reader.fieldnames or []
     for column in (form.path_column, form.label_column):
         if column not in columns:
@@ -115,7 +126,7 @@ def _by_split(rows: Sequence[_Row], path: Path) -> dict[str, list[_Row]]:
 def _class_names(labels: Sequence[str]) -> tuple[str, ...]:
     names = set(labels)
     if all(name.isdecimal() for name in names):
-        return tuple(sorted(names, key=int))
+        return tuple(sorted(names, key=lambda name: (int(name), name)))  # 1 and 01 are two classes
     return tuple(sorted(names))
 
 
@@ -143,6 +154,8 @@ def inside(root: str, name: str, source: Path) -> str:
     Raises:
         InputError: `name` leads outside the root, also by a link.
     """
+    if "\0" in name:
+        raise InputError("paths without a NUL character", f"{name!r} in {source}", "mend the list file")
     joined = os.path.join(root, name)  # millions of rows
     folder, file = os.path.split(joined)
     real = os.path.realpath(joined) if os.path.islink(joined) else os.path.join(_real_folder(folder), file)

@@ -17,9 +17,20 @@ MIN_VALIDATION_IMAGES = 5
 
 
 def make_long_tailed(splits: Splits, imbalance_factor: float, profile: str = "exp", seed: int = 0) -> Splits:
-    """`splits` with the training split cut to a long-tailed profile (the published subset at seed 0)."""
+    """`splits` with the training split cut to a long-tailed profile (the published subset at seed 0).
+
+    Raises:
+        InputError: A factor or a profile that does not fit, or a class with fewer images than the profile keeps.
+    """
     train = splits.train
     counts = long_tail_counts(len(train), len(train.classes), imbalance_factor=imbalance_factor, profile=profile)
+    for name, n, wanted in zip(train.classes, train.counts, counts, strict=True):
+        if n < wanted:
+            raise InputError(
+                f"at least {wanted} images of {name!r} for an imbalance factor of {imbalance_factor:g}",
+                str(n),
+                "leave out --imbalance-factor: it is for data with equally large classes",
+            )
     rows = long_tail_subset(train.targets, counts, seed)
     note = f"training split cut to an imbalance factor of {imbalance_factor:g} ({profile}): {len(rows)} images"
     return replace(splits, train=train.select(rows), notes=(*splits.notes, note))
@@ -34,13 +45,14 @@ def hold_out_validation(splits: Splits, fraction: float, seed: int = 0) -> Split
     """
     if splits.val is not None:
         raise InputError("data without a validation split", "one", "leave out --val-fraction")
-    taken = _round(_check_fraction(fraction, "--val-fraction") * splits.train.counts)
+    counts = splits.train.counts
+    taken = np.minimum(_round(_check_fraction(fraction, "--val-fraction") * counts), counts - 1)  # train keeps one
     small = np.flatnonzero(taken < MIN_VALIDATION_IMAGES)
     if small.size:
-        worst = int(small[np.argmin(splits.train.counts[small])])
+        worst = int(small[np.argmin(counts[small])])
         raise InputError(
             f"at least {MIN_VALIDATION_IMAGES} validation images in every class",
-            f"{taken[worst]} of the {splits.train.counts[worst]} images of {splits.classes[worst]!r}",
+            f"{max(taken[worst], 0)} of the {counts[worst]} images of {splits.classes[worst]!r}",
             "leave out --val-fraction: without it all images train and the last epoch is reported",
         )
     train, val = _cut(splits.train, taken, seed)

@@ -75,8 +75,9 @@ class WorkerStore(ImageStore):
             self.dataset,
             batch_sampler=_AsLists(rows),
             num_workers=self.workers,
-            collate_fn=_stack,
+            collate_fn=torch.stack,
             pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # else it draws its base seed from the global one
         )
         for images in loader:
             yield images.to(self.device, non_blocking=True)
@@ -182,7 +183,8 @@ class _Decoded(Dataset[Tensor]):
         self.size = size
 
     def __getitem__(self, row: int) -> Tensor:
-        return torch.from_numpy(decode(self.images[row], self.size).copy()).permute(2, 0, 1)
+        pixels = torch.from_numpy(decode(self.images[row], self.size).copy())
+        return pixels.permute(2, 0, 1).contiguous()
 
 
 @final
@@ -194,7 +196,3 @@ class _AsLists:
 
     def __iter__(self) -> Iterator[list[int]]:
         return (part.tolist() for part in self.rows)
-
-
-def _stack(images: list[Tensor]) -> Tensor:
-    return torch.stack([image.contiguous() for image in images])

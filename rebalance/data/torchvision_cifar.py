@@ -21,7 +21,7 @@ def read_cifar(name: str, root: Path, *, download: bool = False) -> Splits:
         download: Fetch the files if they are not there.
 
     Raises:
-        InputError: The files are not there, or their checksum is wrong.
+        InputError: The files are not there and cannot be fetched, or their checksum is wrong.
     """
     from torchvision.datasets import CIFAR10, CIFAR100
 
@@ -33,6 +33,10 @@ def read_cifar(name: str, root: Path, *, download: bool = False) -> Splits:
             f"{source.base_folder} with unchanged files in {root}",
             str(error).splitlines()[0],
             "give the folder with --root, or add --download",
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{source.base_folder} to be fetched into {root}", str(error), "check the connection, or fetch it by hand"
         ) from error
     tables = [ImageTable(p.data, np.array(p.targets, dtype=np.int64), tuple(p.classes)) for p in parts]
     return Splits(tables[0], test=tables[1])

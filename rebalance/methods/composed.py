@@ -1,18 +1,25 @@
-"""Most recipes: backbone + head + a weighted list of losses, with class weights that have a rule and a schedule."""
+"""Most recipes: backbone + head + a weighted list of losses, with class weights that have a rule and a schedule.
+
+Each part is an independent switch: any classification losses, any contrastive losses over a projection, optionally a
+feature generator (RSG) between two stages of the backbone, optionally a batch mix. What cannot go together says so.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Literal, NamedTuple, Protocol, final
 
 import torch
 from torch import Tensor, nn
 
 from rebalance.classifier import Classifier
 from rebalance.errors import InputError
-from rebalance.methods.base import Batch, Method
+from rebalance.methods.base import Batch, Method, Mix
+from rebalance.methods.batch_mix import BatchMix
 from rebalance.methods.weighting import ClassWeighting
+
+Takes = Literal["logits", "cosines", "cosines and norms", "views"]
 
 
 @dataclass(frozen=True)
@@ -21,50 +28,210 @@ class LossTerm:
 
     Args:
         name: Under which it is logged.
-        loss: Module (scores, targets, reduction="none") → (B,).
+        loss: Module that gives (B,) for reduction="none".
         share: Its factor in the sum.
-        takes: "logits", or "cosines" for a loss that multiplies by a scale of its own.
+        takes: "logits", "cosines" for a loss with a scale of its own, "cosines and norms" (SphereFace), or "views" for
+            a contrastive loss over unit projections (B, V, D).
     """
 
     name: str
     loss: nn.Module
     share: float = 1.0
-    takes: Literal["logits", "cosines"] = "logits"
+    takes: Takes = "logits"
+
+
+class Extended(NamedTuple):
+    """A batch of maps with generated rows behind the real ones."""
+
+    maps: Tensor  # (B + G, D, H, W)
+    targets: Tensor  # (B + G,)
+    source: Tensor  # (B + G,) the row of the batch that each row's weight is inherited from
+    losses: dict[str, Tensor]
+
+
+class FeatureGenerator(Protocol):
+    """What makes rows of maps inside the network, such as `generators.rare_features.RareFeatureGenerator`."""
+
+    def __call__(self, maps: Tensor, targets: Tensor, active: bool, /) -> Extended:
+        """The batch, extended where `active`, and the generator's own losses."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A feature generator and its place.
+
+    Args:
+        generator: The module.
+        stage: It works on the maps after this many stages.
+        start: Share of training from which it generates; before, it learns.
+        shares: Factor of each of its losses, by name.
+    """
+
+    generator: nn.Module
+    stage: int
+    start: float
+    shares: dict[str, float]
+
+
+class _Rows(NamedTuple):
+    """Rows that are classified."""
+
+    features: Tensor  # (N, D)
+    targets: Tensor  # (N,)
+    weight: Tensor  # (N,) sample weight
+    mix: Mix | None  # with the partners' weights beside it
+    partner_weight: Tensor | None
 
 
 @final
 class ComposedMethod(Method):
     """A classifier trained with a sum of losses.
 
+    Without a mix, every view is classified and contrasted. With one, the first view is mixed and classified, and the
+    others, unmixed, are contrasted.
+
     Args:
         classifier: Backbone, head, and the scale of its logits.
         terms: The losses.
-        weighting: Class weights, which every term is multiplied by.
+        weighting: Class weights, which every classification loss is multiplied by.
+        projection: Features → unit vectors, for contrastive losses.
+        generation: A feature generator inside the backbone.
+        mix: A batch mix.
+
+    Raises:
+        InputError: Parts that do not go together.
     """
 
-    def __init__(self, classifier: Classifier, terms: Sequence[LossTerm], weighting: ClassWeighting) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        terms: Sequence[LossTerm],
+        weighting: ClassWeighting,
+        *,
+        projection: nn.Module | None = None,
+        generation: Generation | None = None,
+        mix: BatchMix | None = None,
+    ) -> None:
         super().__init__()
-        if not terms:
-            raise InputError("at least one loss", "none", "name a loss, such as ce")
+        _check_parts(classifier, terms, generation, mix)
         self._classifier = classifier
         self.weighting = weighting
-        self.losses = nn.ModuleDict({term.name: term.loss for term in terms})
         self.terms = tuple(terms)
+        self.losses = nn.ModuleDict({term.name: term.loss for term in terms})
+        self.contrastive = [term for term in terms if term.takes == "views"]
+        self.projection = projection if self.contrastive else None
+        self.generation = generation
+        self.generator = generation.generator if generation is not None else None
+        self.mix = mix
+        self.n_views = (2 if self.contrastive else 1) + (1 if self.contrastive and mix is not None else 0)
+        self._generating = False
+        self._mixing = mix is not None
 
     @property
     def classifier(self) -> Classifier:
         """See `Method`."""
         return self._classifier
 
+    def before_step(self, progress: float) -> None:
+        """Whether the generator is active and images are mixed: static phases, so the graph changes twice at most."""
+        self._generating = self.generation is not None and progress >= self.generation.start
+        self._mixing = self.mix is not None and progress < self.mix.until
+
     def forward(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         """See `Method`."""
-        scores = self._classifier.head(self._classifier.backbone(batch.views[:, 0]))
-        weight = batch.weight * self.weighting(batch.targets, progress)
-        return {term.name: term.share * self._mean(term, scores, batch.targets, weight) for term in self.terms}
+        rows, projections, losses = self._run(batch)
+        terms: dict[str, Tensor] = {}
+        scores = self._classifier.head(rows.features) if len(self.contrastive) < len(self.terms) else None
+        for term in self.terms:
+            if term.takes == "views":
+                values = term.loss(projections, batch.targets, reduction="none")
+                terms[term.name] = term.share * torch.dot(values.float(), batch.weight) / len(batch.targets)
+            else:
+                assert scores is not None
+                terms[term.name] = term.share * self._mean(term, scores, rows, progress)
+        for name, value in losses.items():
+            assert self.generation is not None
+            terms[name] = self.generation.shares[name] * value
+        if scores is None:  # DDP wants every parameter in the graph
+            terms["unused"] = 0.0 * torch.stack([p.sum() for p in self._classifier.head.parameters()]).sum()
+        return terms
 
-    def _mean(self, term: LossTerm, scores: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-        """Sum of the weighted losses over the batch, divided by its size."""
-        if term.takes == "logits":
-            scores = scores * self._classifier.scale
-        losses: Tensor = term.loss(scores, targets, reduction="none")
-        return torch.dot(losses.float(), weight) / len(targets)
+    def _run(self, batch: Batch) -> tuple[_Rows, Tensor | None, dict[str, Tensor]]:
+        """One pass over all views: rows to classify, projections to contrast, the generator's losses."""
+        n, n_views = batch.views.shape[:2]
+        views, mix, partner_weight = batch.views, None, None
+        apart = self.mix is not None and bool(self.contrastive)
+        if self.mix is not None and self._mixing:
+            mixed = self.mix(views[:, 0], batch.targets)
+            views = torch.cat([mixed.images[:, None], views[:, 1:]], dim=1)
+            mix, partner_weight = mixed.mix, batch.weight[mixed.partners]
+        images = views.transpose(0, 1).flatten(0, 1)  # view by view: the first n rows are view 0
+        targets, weight = batch.targets.repeat(n_views), batch.weight.repeat(n_views)
+        features, targets, weight, losses = self._features(images, targets, weight)
+        projections = None
+        if self.projection is not None:
+            first = 1 if apart else 0
+            own = self.projection(features[first * n : n_views * n])
+            projections = own.unflatten(0, (n_views - first, n)).transpose(0, 1)
+        classified = n if apart else len(features)
+        rows = _Rows(features[:classified], targets[:classified], weight[:classified], mix, partner_weight)
+        return rows, projections, losses
+
+    def _features(
+        self, images: Tensor, targets: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        backbone = self._classifier.backbone
+        if self.generation is None:
+            return backbone(images), targets, weight, {}
+        maps = backbone.run(images, 0, self.generation.stage)
+        extended = self.generation.generator(maps, targets, self._generating)
+        features = backbone.pool(backbone.run(extended.maps, self.generation.stage))
+        return features, extended.targets, weight[extended.source], extended.losses
+
+    def _mean(self, term: LossTerm, scores: Tensor, rows: _Rows, progress: Tensor) -> Tensor:
+        """Sum of the weighted losses over the rows, divided by their number."""
+        total = self._weighted(term, scores, rows.features, rows.targets, rows.weight, progress)
+        if rows.mix is not None and rows.partner_weight is not None:
+            lam = rows.mix.lam.to(total.dtype)
+            other = self._weighted(term, scores, rows.features, rows.mix.targets, rows.partner_weight, progress)
+            total = lam * total + (1 - lam) * other
+        return total.mean()
+
+    def _weighted(
+        self, term: LossTerm, scores: Tensor, features: Tensor, targets: Tensor, weight: Tensor, progress: Tensor
+    ) -> Tensor:
+        if term.takes == "cosines and norms":
+            values = term.loss(scores, targets, features.float().norm(dim=1), reduction="none")
+        else:
+            given = self._classifier.to_logits(scores, features) if term.takes == "logits" else scores
+            values = term.loss(given, targets, reduction="none")
+        return values.float() * weight * self.weighting(targets, progress)  # type: ignore[no-any-return]
+
+
+def _check_parts(
+    classifier: Classifier, terms: Sequence[LossTerm], generation: Generation | None, mix: BatchMix | None
+) -> None:
+    if not terms:
+        raise InputError("at least one loss", "none", "name a loss, such as ce")
+    names = [term.name for term in terms]
+    if len(set(names)) < len(names):
+        raise InputError("different losses", ", ".join(names), "give each loss once, with its share")
+    for term in terms:
+        if term.takes.startswith("cosines") and classifier.head_name != "cosine":
+            raise InputError(
+                f"a cosine head for {term.name}", f"a {classifier.head_name} head", "use --head cosine, or another loss"
+            )
+        if not term.share > 0:
+            raise InputError("shares > 0", f"{term.share:g} for {term.name}", "leave the loss out")
+    if generation is not None and mix is not None:
+        raise InputError(
+            "images of one class each for the rare-feature generator",
+            f"{mix.kind}, which mixes classes",
+            "leave out --rsg or --mix",
+        )
+    if generation is not None and not 0 < generation.stage < len(classifier.backbone.stages):
+        raise InputError(
+            f"a stage from 1 to {len(classifier.backbone.stages) - 1} to generate features after",
+            str(generation.stage),
+            "leave it out for the one before the last",
+        )

@@ -1,0 +1,117 @@
+"""Losses by name: what each takes, its options, and `NAME:SHARE:OPTION=VALUE` on the command line."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from torch import nn
+
+from rebalance.counts import FloatArray
+from rebalance.errors import InputError, nearest
+from rebalance.losses import (
+    ArcFaceLoss,
+    BalancedSoftmaxLoss,
+    CosFaceLoss,
+    CrossEntropyLoss,
+    FocalSigmoidLoss,
+    FocalSoftmaxLoss,
+    LabelAwareSmoothingLoss,
+    LDAMLoss,
+    LogitAdjustmentLoss,
+    SigmoidCrossEntropyLoss,
+    SimCLRLoss,
+    SphereFaceLoss,
+    SupConLoss,
+)
+from rebalance.methods.composed import LossTerm, Takes
+
+
+class LossMaker(NamedTuple):
+    """How a loss is built from the counts and its options, and what it takes."""
+
+    make: Callable[..., nn.Module]
+    takes: Takes
+    needs_counts: bool = False
+
+
+LOSSES: dict[str, LossMaker] = {
+    "ce": LossMaker(CrossEntropyLoss, "logits"),
+    "focal": LossMaker(FocalSoftmaxLoss, "logits"),
+    "sigmoid": LossMaker(SigmoidCrossEntropyLoss, "logits"),
+    "focal_sigmoid": LossMaker(FocalSigmoidLoss, "logits"),
+    "balanced_softmax": LossMaker(BalancedSoftmaxLoss, "logits", needs_counts=True),
+    "logit_adjustment": LossMaker(LogitAdjustmentLoss, "logits", needs_counts=True),
+    "label_aware_smoothing": LossMaker(LabelAwareSmoothingLoss, "logits", needs_counts=True),
+    "ldam": LossMaker(LDAMLoss, "cosines", needs_counts=True),
+    "arcface": LossMaker(ArcFaceLoss, "cosines"),
+    "cosface": LossMaker(CosFaceLoss, "cosines"),
+    "am_softmax": LossMaker(CosFaceLoss, "cosines"),
+    "sphereface": LossMaker(SphereFaceLoss, "cosines and norms"),
+    "supcon": LossMaker(SupConLoss, "views"),
+    "simclr": LossMaker(SimCLRLoss, "views"),
+}
+SIGMOID_LOSSES = ("sigmoid", "focal_sigmoid")
+_NOT_OPTIONS = ("counts", "weight", "prescaled")
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """A loss by name, its share and its options."""
+
+    name: str
+    share: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def loss_term(spec: LossSpec, counts: FloatArray) -> LossTerm:
+    """The term of a loss by name, for classes of these counts.
+
+    Raises:
+        InputError: Unknown loss or option, or an option out of range.
+    """
+    if spec.name not in LOSSES:
+        raise InputError("a loss", repr(spec.name), nearest(spec.name, LOSSES))
+    maker = LOSSES[spec.name]
+    valid = loss_options(spec.name)
+    for option in spec.options:
+        if option not in valid:
+            raise InputError(f"an option of the loss {spec.name}", repr(option), nearest(option, valid))
+    data = (torch.from_numpy(counts.copy()),) if maker.needs_counts else ()
+    try:
+        loss = maker.make(*data, **spec.options)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"valid options of the loss {spec.name}", str(error), "change them") from error
+    return LossTerm(spec.name, loss, spec.share, maker.takes)
+
+
+def loss_options(name: str) -> dict[str, Any]:
+    """The options of a loss with their defaults."""
+    parameters = inspect.signature(LOSSES[name].make).parameters.values()
+    return {p.name: p.default for p in parameters if p.name not in _NOT_OPTIONS}
+
+
+def parse_loss(text: str) -> LossSpec:
+    """A loss from text: "ldam", "ldam:0.1", "ldam:0.1:max_margin=0.4".
+
+    Raises:
+        InputError: A share that is no number, or an option without a value.
+    """
+    name, *rest = text.split(":")
+    share = 1.0
+    if rest and "=" not in rest[0]:
+        try:
+            share = float(rest.pop(0))
+        except ValueError as error:
+            raise InputError("--loss NAME:SHARE with a number", repr(text), "write for example ldam:0.1") from error
+    options = {}
+    for part in rest:
+        key, separator, value = part.partition("=")
+        if not separator:
+            raise InputError("--loss NAME:SHARE:OPTION=VALUE", repr(text), "write for example ldam:0.1:max_margin=0.4")
+        options[key.replace("-", "_")] = yaml.safe_load(value)
+    return LossSpec(name.replace("-", "_"), share, options)
