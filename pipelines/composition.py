@@ -5,7 +5,7 @@ A recipe describes its composition; the user's switches replace parts of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from rebalance.backbones import Backbone
 from rebalance.classifier import Classifier
 from rebalance.counts import FloatArray
 from rebalance.errors import InputError, nearest
-from rebalance.heads import HEADS, ProjectionHead
+from rebalance.heads import ProjectionHead
 from rebalance.losses import sigmoid_bias
 from rebalance.methods.base import Method
 from rebalance.methods.batch_mix import BatchMix
@@ -26,6 +26,7 @@ from rebalance.methods.weighting import ClassWeighting
 
 COSINE_SCALE = 30.0
 """Scale of a cosine head's logits where no loss brings its own."""
+_HEADS = ("linear", "cosine")
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ class Problem:
         shares: Share of each class among the drawn images, (C,).
         classes: Class names.
         switches: The user's own parts.
+        make_backbone: Builds another backbone for the same images, by name, for a recipe that names its own.
     """
 
     backbone: Backbone
@@ -143,6 +145,7 @@ class Problem:
     shares: FloatArray
     classes: tuple[str, ...]
     switches: Switches = field(default_factory=Switches)
+    make_backbone: Callable[[str], Backbone] | None = None
 
     def weighting(self, **options: Any) -> ClassWeighting:
         """Class weights over the drawn images."""
@@ -158,8 +161,8 @@ class Problem:
         terms = [loss_term(spec, self.counts) for spec in parts.losses]
         needs_cosines = any(term.takes.startswith("cosines") for term in terms)
         head = parts.head or ("cosine" if needs_cosines else "linear")
-        if head not in HEADS:
-            raise InputError("a head", repr(head), nearest(head, HEADS))
+        if head not in _HEADS:
+            raise InputError("a head", repr(head), nearest(head, _HEADS))
         classifier = Classifier(self.backbone, len(self.classes), head=head, scale=_scale(parts, terms, head))
         if head == "linear" and any(spec.name in SIGMOID_LOSSES for spec in parts.losses):
             assert isinstance(classifier.head, nn.Linear)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from pipelines.config import EvaluateConfig
 from pipelines.config_files import from_dict
 from pipelines.config_groups import DataConfig
-from pipelines.loading import DecodedTable, load_splits, open_table
+from pipelines.console import print_table
+from pipelines.loading import DecodedTable, load_splits, open_table, read_source
 from pipelines.model_files import TrainedClassifier, load_model
 from pipelines.runs import read_run_config
 from pipelines.session import start_session
@@ -57,13 +59,17 @@ def _table(config: EvaluateConfig, model: TrainedClassifier) -> tuple[DataConfig
 
 
 def _other_table(data: DataConfig, split: str, classes: tuple[str, ...]) -> ImageTable:
-    """The named split of the data, or all of it where it has no splits; one class is enough here."""
+    """The named split of the data, or all of it where it has no splits; some of the classes are enough."""
     path = Path(data.data)
     if path.is_dir() and not any((path / name).is_dir() for name in ("train", "training")):
         inner = path / split
         return read_classes(inner if inner.is_dir() else path, classes)
-    tables = load_splits(data).tables()
-    return tables.get(split, tables["train"]) if len(tables) == 1 else tables[split]
+    tables = read_source(data).tables()
+    if len(tables) == 1:
+        return tables["train"]
+    if split not in tables:
+        raise InputError(f"a {split} split", f"{data.data}, which has {', '.join(tables)}", "name another --split")
+    return tables[split]
 
 
 def _with_classes(table: ImageTable, classes: tuple[str, ...]) -> ImageTable:
@@ -117,3 +123,21 @@ def headline(metrics: dict[str, Any]) -> dict[str, float | None]:
     groups = {f"{group}_shot": metrics["groups"][group] for group in GROUPS}
     names = ("balanced_accuracy", "accuracy", "macro_f1", "g_mean", "worst_class", "ece")
     return {**{name: metrics[name] for name in names}, **groups}
+
+
+def summary_rows(metrics: dict[str, Any]) -> list[list[str]]:
+    """The headline of a split's metrics as table rows."""
+    names = {"ece": "calibration error (ECE)", **{f"{group}_shot": f"{group}-shot accuracy" for group in GROUPS}}
+    return [
+        [names.get(name, name.replace("_", " ")), "n/a" if value is None else f"{100 * value:.1f}"]
+        for name, value in headline(metrics).items()
+    ]
+
+
+def evaluate_command(config: EvaluateConfig) -> None:
+    """`rebalance evaluate`: print the figures, as a table or as JSON."""
+    metrics = evaluate(config)
+    if config.json:
+        print(json.dumps(metrics, indent=2))
+        return
+    print_table(f"{config.run}: {metrics['n_images']} images", ["", "%"], summary_rows(metrics))

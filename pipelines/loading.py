@@ -33,7 +33,7 @@ def load_splits(config: DataConfig) -> Splits:
     Raises:
         InputError: Anything wrong with the data, each with what to do.
     """
-    splits = _read(config)
+    splits = read_source(config)
     for name, table in splits.tables().items():
         if len(table) == 0:
             raise InputError("images in every split", f"none in {name}", "remove the empty split")
@@ -51,7 +51,8 @@ def load_splits(config: DataConfig) -> Splits:
     return splits
 
 
-def _read(config: DataConfig) -> Splits:
+def read_source(config: DataConfig) -> Splits:
+    """The splits as they lie on disk, neither cut nor held out; no image is opened."""
     if config.data == "digits":
         return read_digits(config.subset_seed)
     path = Path(config.data)

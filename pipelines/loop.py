@@ -159,8 +159,10 @@ def _split(batch: Batch, n_parts: int) -> Iterator[Batch]:
 
 
 def _optimizer_step(
-    method: nn.Module, optimizer: torch.optim.Optimizer, clip: float | None, scaler: torch.amp.GradScaler | None
+    method: Method, optimizer: torch.optim.Optimizer, clip: float | None, scaler: torch.amp.GradScaler | None
 ) -> None:
+    for parameter in method.frozen_parameters():
+        parameter.grad = None  # an optimiser passes it by; zeros would still decay it
     if scaler is not None:
         scaler.unscale_(optimizer)
     if clip is not None:

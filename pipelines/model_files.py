@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -28,13 +28,15 @@ class ModelDescription:
     Args:
         backbone: Name, see `rebalance.backbones`.
         stem: Stem of torchvision networks.
-        head: "linear" or "cosine".
+        head: Name, see `rebalance.heads`.
         scale: From the head's scores to logits; None for the length of the features.
         image_size: Height and width that images are brought to, px.
         mean: Of the training pixels in [0, 1], by channel.
         std: Likewise.
         classes: Class names, by id.
         train_counts: Real training images of each class.
+        head_options: Of the head.
+        adjusted: Whether there is a bias for each class beside the head, see `Classifier`.
     """
 
     backbone: str
@@ -46,6 +48,8 @@ class ModelDescription:
     std: tuple[float, ...]
     classes: tuple[str, ...]
     train_counts: tuple[int, ...]
+    head_options: dict[str, Any] = field(default_factory=dict)
+    adjusted: bool = False
 
 
 @final
@@ -99,7 +103,14 @@ class TrainedClassifier:
 def build_classifier(description: ModelDescription) -> Classifier:
     """An untrained classifier of this description."""
     backbone = build_backbone(description.backbone, image_size=description.image_size, stem=description.stem)
-    return Classifier(backbone, len(description.classes), head=description.head, scale=description.scale)
+    return Classifier(
+        backbone,
+        len(description.classes),
+        head=description.head,
+        scale=description.scale,
+        head_options=description.head_options,
+        adjusted=description.adjusted,
+    )
 
 
 def save_model(folder: Path, classifier: nn.Module, description: ModelDescription) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -49,14 +51,25 @@ def base_learning_rate(config: OptimizationConfig) -> float:
     return config.base_lr * share * config.batch_size / 256
 
 
-def build_optimizer(module: nn.Module, config: OptimizationConfig) -> torch.optim.Optimizer:
-    """The optimiser of `module`; biases, batch-norm and other one-dimensional parameters get no weight decay."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+def build_optimizer(
+    module: nn.Module, config: OptimizationConfig, factors: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser of `module`; biases, batch-norm and other one-dimensional parameters get no weight decay.
+
+    Args:
+        module: Its parameters that require a gradient are optimised.
+        config: Optimiser and rates.
+        factors: Factor of the learning rate by the beginning of a parameter's name.
+    """
+    members: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            factor = next((value for start, value in (factors or {}).items() if name.startswith(start)), 1.0)
+            members.setdefault((factor, parameter.ndim > 1), []).append(parameter)
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": members[key], "lr_factor": key[0], "weight_decay": config.weight_decay if key[1] else 0.0}
+        for key in sorted(members, reverse=True)
     ]
-    groups = [group for group in groups if group["params"]]
     rate = base_learning_rate(config)
     if config.opt == "adamw":
         return torch.optim.AdamW(groups, lr=rate)
@@ -66,10 +79,10 @@ def build_optimizer(module: nn.Module, config: OptimizationConfig) -> torch.opti
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, config: OptimizationConfig, epoch: float, epochs: float
 ) -> float:
-    """Set and return the learning rate at the 0-based, fractional `epoch`."""
+    """Set the learning rate at the 0-based, fractional `epoch`; the rate of parameters without a factor."""
     rate = base_learning_rate(config) * learning_rate_factor(
         epoch, epochs, schedule=config.sched, warmup_epochs=config.warmup_epochs
     )
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_factor", 1.0)
     return rate

@@ -22,8 +22,9 @@ from pipelines.config import Arm, RebalanceConfig, ReportConfig, SynthesizeConfi
 from pipelines.config_groups import ObjectiveConfig
 from pipelines.console import log, print_table
 from pipelines.loading import load_splits, with_default_test
-from pipelines.optimization import check_optimization
-from pipelines.preparation import OpenData, open_data, prepare_training
+from pipelines.objective import check_training
+from pipelines.open_data import OpenData, open_data
+from pipelines.preparation import prepare_training
 from pipelines.reporting import report
 from pipelines.runs import RunFolder, slug
 from pipelines.session import start_session
@@ -57,7 +58,6 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
         InputError: Anything wrong with the config, the data or the folder.
         RunError: A training that failed.
     """
-    check_optimization(config.optimization)
     _check(config)
     place = config.place
     name = place.experiment or f"{slug(config.data.data)}-{config.objective.recipe}"
@@ -85,6 +85,7 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
 
 
 def _check(config: RebalanceConfig) -> None:
+    check_training(_arm_config(config, "rebalanced", config.seed, None))
     if config.seeds < 1:
         raise InputError("--seeds of at least 1", str(config.seeds), "3 give an interval")
     if not config.arms or len(set(config.arms)) < len(config.arms):

@@ -34,7 +34,7 @@ from pipelines.contact_sheets import write_contact_sheets
 from pipelines.judging import Judge, resize
 from pipelines.loading import image_size, load_splits
 from pipelines.model_files import TrainedClassifier, load_model
-from pipelines.preparation import OpenData, open_data
+from pipelines.open_data import OpenData, open_data
 from pipelines.runs import RunFolder, slug
 from pipelines.session import Session, start_session, wrap
 from pipelines.synthesis_plan import SynthesisPlan, estimate_minutes, plan_synthesis, show_plan

@@ -13,18 +13,20 @@ from torch import nn
 
 from pipelines.config import TrainConfig
 from pipelines.console import log, print_table, progress_bar
-from pipelines.evaluation import evaluate_table, headline
+from pipelines.evaluation import evaluate_table, headline, summary_rows
 from pipelines.history import History, write_history
 from pipelines.loop import Step, training_steps
 from pipelines.model_files import save_model
-from pipelines.optimization import base_learning_rate, build_optimizer, check_optimization
-from pipelines.preparation import OpenData, Prepared, open_data, prepare_training
+from pipelines.objective import check_training
+from pipelines.open_data import OpenData, open_data
+from pipelines.optimization import base_learning_rate, build_optimizer
+from pipelines.preparation import Prepared, prepare_training
 from pipelines.runs import RunFolder, slug
 from pipelines.session import Session, start_session, start_tracking, wrap
 from rebalance.averaging import MovingAverage
 from rebalance.checkpoints import load_checkpoint, save_checkpoint
 from rebalance.classifier import Classifier
-from rebalance.counts import GROUPS, shot_groups
+from rebalance.counts import shot_groups
 from rebalance.errors import InputError, RunError
 from rebalance.files import read_json, write_json, write_tensors
 from rebalance.ranks import barrier, broadcast_state, is_main
@@ -56,7 +58,7 @@ def train(config: TrainConfig) -> TrainResult:
 
 def train_in(folder: Path, config: TrainConfig, opened: OpenData | None = None) -> TrainResult:
     """`train` in a folder of the caller's choice, on data that may be open already."""
-    check_optimization(config.optimization)
+    check_training(config)
     place = config.place
     session = start_session(place.device, amp=config.optimization.amp, log=place.log, folder=folder)
     if place.resume and (folder / "metrics.json").exists():
@@ -266,16 +268,6 @@ def _announce(config: TrainConfig, opened: OpenData, prepared: Prepared) -> None
         base_learning_rate(optimization),
         rule,
     )
-
-
-def summary_rows(metrics: dict[str, Any]) -> list[list[str]]:
-    """The headline of a split's metrics as table rows."""
-    values = headline(metrics)
-    names = {"ece": "calibration error (ECE)", **{f"{group}_shot": f"{group}-shot accuracy" for group in GROUPS}}
-    return [
-        [names.get(name, name.replace("_", " ")), "n/a" if value is None else f"{100 * value:.1f}"]
-        for name, value in values.items()
-    ]
 
 
 def train_command(config: TrainConfig) -> None:

@@ -1,0 +1,151 @@
+"""The objective of a config: the method, how its classifier is rebuilt, and whether any of it can work."""
+
+from __future__ import annotations
+
+from pipelines.composition import Problem, RareSpec, Switches, parse_mix
+from pipelines.config import TrainConfig
+from pipelines.config_files import parse_pairs
+from pipelines.config_groups import MixingConfig
+from pipelines.console import log
+from pipelines.loss_terms import parse_loss
+from pipelines.model_files import ModelDescription
+from pipelines.open_data import OpenData
+from pipelines.optimization import check_optimization
+from pipelines.recipes import build_method, parse_options
+from rebalance.backbones import build_backbone, default_backbone
+from rebalance.counts import FloatArray
+from rebalance.errors import InputError
+from rebalance.methods.base import Method
+from rebalance.methods.composed import ComposedMethod
+from rebalance.ranks import seed_everything
+from rebalance.schedules import parse_schedule
+
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def check_training(config: TrainConfig) -> None:
+    """Refuse settings that cannot work whatever the data, before anything is read.
+
+    Raises:
+        InputError: An unknown name, a number out of range, or switches that do not go together.
+    """
+    check_optimization(config.optimization)
+    _check_mixing(config.mixing)
+    parse_options(config.objective.recipe, parse_pairs(config.objective.option, "-o"))
+    parse_schedule(config.objective.sampler_schedule)
+    switches(config)
+
+
+def build_objective(
+    config: TrainConfig, opened: OpenData, effective: FloatArray, shares: FloatArray
+) -> tuple[Method, ModelDescription]:
+    """The config's method on a new network, and how to rebuild its classifier.
+
+    Args:
+        config: What to train.
+        opened: The data.
+        effective: Effective training images of each class, for priors and margins, (C,).
+        shares: Share of each class among the drawn images, (C,).
+
+    Raises:
+        InputError: An unknown name, an option out of range, or parts that do not go together.
+    """
+    objective, model = config.objective, config.model
+    options = parse_options(objective.recipe, parse_pairs(objective.option, "-o"))
+    name = default_backbone(opened.size) if model.model == "auto" else model.model
+    seed_everything(config.seed)
+    backbone = build_backbone(name, image_size=opened.size, stem=model.stem, weights=model.weights)
+    problem = Problem(backbone, effective, shares, opened.classes, switches(config))
+    method = build_method(objective.recipe, problem, options)
+    pretrained = model.weights is not None
+    description = ModelDescription(
+        backbone=name,
+        stem=model.stem,
+        head=method.classifier.head_name,
+        scale=method.classifier.scale,
+        image_size=opened.size,
+        mean=_IMAGENET_MEAN if pretrained else opened.mean,
+        std=_IMAGENET_STD if pretrained else opened.std,
+        classes=opened.classes,
+        train_counts=tuple(opened.train.table.counts.tolist()),
+    )
+    _warn_if_nothing_changes(config, opened, method)
+    return method, description
+
+
+def switches(config: TrainConfig) -> Switches:
+    """The parts that the user puts in place of the recipe's."""
+    objective = config.objective
+    rare: RareSpec | bool | None = objective.rsg
+    if objective.rsg_start is not None:
+        if not objective.rsg:
+            raise InputError("--rsg with --rsg-start", "the start alone", "add --rsg")
+        rare = RareSpec(objective.rsg_start)
+    return Switches(
+        losses=tuple(parse_loss(text) for text in objective.loss) or None,
+        weighting=_user_weighting(config),
+        head=objective.head,
+        scale=objective.head_scale,
+        mix=None if objective.mix is None else parse_mix(objective.mix),
+        rare=rare,
+    )
+
+
+def _user_weighting(config: TrainConfig) -> dict[str, object] | None:
+    objective = config.objective
+    if objective.loss_rule is None:
+        if objective.loss_schedule is not None:
+            raise InputError(
+                "--loss-rule with --loss-schedule", "the schedule alone", "add --loss-rule effective-number, say"
+            )
+        return None
+    return {
+        "rule": objective.loss_rule,
+        "strength": objective.loss_strength,
+        "schedule": parse_schedule(objective.loss_schedule or "none"),
+        "cb_beta": "auto" if objective.cb_beta is None else objective.cb_beta,
+        "custom": custom_weights(config),
+    }
+
+
+def custom_weights(config: TrainConfig) -> dict[str, float] | None:
+    """Weights by class name, for rule custom."""
+    pairs = parse_pairs(config.objective.class_weight, "--class-weight")
+    try:
+        return {name: float(value) for name, value in pairs.items()} or None
+    except ValueError as error:
+        raise InputError(
+            "--class-weight NAME=NUMBER", str(error), "write for example --class-weight cat=2.5"
+        ) from error
+
+
+def _warn_if_nothing_changes(config: TrainConfig, opened: OpenData, method: Method) -> None:
+    """A chosen method that does nothing is the worst bug: say so."""
+    objective = config.objective
+    counts = opened.train.table.counts
+    if len(set(counts.tolist())) == 1 and objective.recipe != "ce":
+        log.warning("every class has %d images: re-balancing changes nothing here", counts[0])
+    if objective.sampler_rule != "none" and objective.sampler_strength == 0:
+        log.warning("--sampler-strength 0 leaves the sampler as it is without --sampler-rule")
+    for flag, text in (
+        ("--sampler-schedule", objective.sampler_schedule),
+        ("--loss-schedule", objective.loss_schedule),
+    ):
+        schedule = parse_schedule(text or "none")
+        if schedule.kind == "deferred" and schedule.start >= 1:
+            log.warning("%s %s never starts", flag, text)
+    weighting = method.weighting if isinstance(method, ComposedMethod) else None
+    if weighting is not None and weighting.rule != "none" and weighting.changes_nothing:
+        log.warning("the class weights of rule %s are all equal, or never act: they change nothing", weighting.rule)
+
+
+def _check_mixing(mixing: MixingConfig) -> None:
+    values = {
+        "--synthetic-weight": (mixing.synthetic_weight, 0, 10),
+        "--real-share": (mixing.real_share, 0, 1),
+        "--real-only-last": (mixing.real_only_last, 0, 1),
+        "--kappa": (mixing.kappa, 0, 1),
+    }
+    for flag, (value, low, high) in values.items():
+        if not low <= value <= high:
+            raise InputError(f"{flag} in [{low}, {high}]", str(value), "leave it out for the default")

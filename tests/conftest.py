@@ -1,0 +1,83 @@
+"""What several tests share: a folder of photographs, and settings that make every command quick."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TRAIN_COUNTS = {"круг": 40, "two words": 16, "f.o.u.r": 7, "tail": 3}
+"""Classes of the photographs, long-tailed, with names as people give them."""
+TEST_COUNT = 10
+
+
+def draw_photo(label: int, number: int, size: int) -> Image.Image:
+    """A picture of class `label`: a bright shape whose place, size and colour vary with `number`."""
+    stream = np.random.default_rng([label, number])
+    rows, columns = np.mgrid[:size, :size] / size - 0.5 - stream.uniform(-0.1, 0.1, (2, 1, 1))
+    radius = stream.uniform(0.2, 0.35)
+    shapes = [
+        np.hypot(rows, columns) < radius,
+        np.maximum(abs(rows), abs(columns)) < radius,
+        abs(rows) < radius / 2,
+        abs(rows - columns) < radius / 2,
+    ]
+    pixels = stream.uniform(0, 60, (size, size, 3))
+    pixels[shapes[label]] += stream.uniform(120, 190, 3)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder train/<class>/*.jpg, test/<class>/*.jpg; not to be changed."""
+    root = tmp_path_factory.mktemp("photos") / "my photos"
+    for label, (name, n_train) in enumerate(TRAIN_COUNTS.items()):
+        for split, n, first in (("train", n_train, 0), ("test", TEST_COUNT, 1000)):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(first, first + n):
+                draw_photo(label, number, 16 + number % 3).save(folder / f"{number}.jpg", quality=92)
+    return root
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, where runs go to `runs/`."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _quiet_logging() -> Iterator[None]:
+    """Leave no handlers of the command line behind."""
+    from pipelines.console import log
+
+    yield
+    log.handlers = []
+    log.propagate = True
+
+
+Start = Callable[[Sequence[str], Path], subprocess.Popen[str]]
+
+
+@pytest.fixture(scope="session")
+def start() -> Start:
+    """Start `rebalance ARGUMENTS` as a process of its own, in a folder."""
+
+    def run(arguments: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "cli", *arguments],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return run

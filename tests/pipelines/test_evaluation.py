@@ -1,0 +1,89 @@
+"""`evaluate`: a run folder on its own data, on other folders, and on images it cannot judge."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipelines import (
+    DataConfig,
+    EvaluateConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizationConfig,
+    PlaceConfig,
+    TrainConfig,
+    evaluate,
+    load_model,
+    train,
+)
+from rebalance.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run; not to be changed."""
+    return train(
+        TrainConfig(
+            data=DataConfig(data=str(photos)),
+            model=ModelConfig(model="small_cnn"),
+            objective=ObjectiveConfig(method="ldam"),
+            optimization=OptimizationConfig(updates=12, batch_size=16),
+            place=PlaceConfig(device="cpu", log="none", output=tmp_path_factory.mktemp("run")),
+        )
+    ).folder
+
+
+def test_needs_nothing_but_run_and_data(photos: Path, run: Path, here: Path) -> None:
+    moved = here / "moved"
+    shutil.copytree(run, moved)
+    shutil.rmtree(moved / "checkpoints")
+    own = evaluate(EvaluateConfig(run=moved, device="cpu"))
+    given = evaluate(EvaluateConfig(run=moved, data=str(photos), device="cpu"))
+    flat = evaluate(EvaluateConfig(run=moved, data=str(photos / "test"), device="cpu"))
+    assert own["confusion"] == given["confusion"] == flat["confusion"]
+
+
+def test_other_split(run: Path) -> None:
+    assert evaluate(EvaluateConfig(run=run, split="train", device="cpu"))["n_images"] == 66
+
+
+def test_some_of_the_classes_are_enough(photos: Path, run: Path, here: Path) -> None:
+    shutil.copytree(photos / "test" / "tail", here / "few" / "tail")
+    figures = evaluate(EvaluateConfig(run=run, data="few", device="cpu"))
+    assert figures["support"] == [0, 10, 0, 0]
+    assert figures["recall"][0] is None
+    assert figures["groups"]["many"] is None
+
+
+def test_list_file(photos: Path, run: Path, here: Path) -> None:
+    lines = [f"test/{path.parent.name}/{path.name} {path.parent.name}" for path in (photos / "test/tail").iterdir()]
+    Path("list.txt").write_text("\n".join(lines))
+    figures = evaluate(EvaluateConfig(run=run, data="list.txt", root=photos, device="cpu"))
+    assert figures["support"] == [0, 10, 0, 0]
+
+
+def test_unknown_class_is_refused(photos: Path, run: Path, here: Path) -> None:
+    shutil.copytree(photos / "test" / "tail", here / "other" / "tial")
+    with pytest.raises(InputError, match="tial"):
+        evaluate(EvaluateConfig(run=run, data="other", device="cpu"))
+
+
+def test_missing_split_and_missing_run_are_refused(run: Path, here: Path) -> None:
+    with pytest.raises(InputError, match="a val split"):
+        evaluate(EvaluateConfig(run=run, split="val", device="cpu"))
+    with pytest.raises(InputError, match="a finished run with a model"):
+        evaluate(EvaluateConfig(run=here, device="cpu"))
+
+
+def test_probabilities_sum_to_one_and_any_input_form_will_do(photos: Path, run: Path) -> None:
+    from rebalance.data.decoding import decode
+
+    model = load_model(run)
+    path = next((photos / "test" / "tail").iterdir())
+    by_path, by_text, by_pixels = (model.predict_proba([x]) for x in (path, str(path), decode(str(path))))
+    assert by_path.sum() == pytest.approx(1)
+    assert (by_path == by_text).all()
+    assert by_pixels == pytest.approx(by_path, abs=0.05)

@@ -1,0 +1,165 @@
+"""`run`: the arms side by side on real JPEG files, what is selected, and what is not repeated."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import (
+    BudgetConfig,
+    DataConfig,
+    EvaluateConfig,
+    FilterConfig,
+    GeneratorConfig,
+    ModelConfig,
+    OptimizationConfig,
+    PlaceConfig,
+    RebalanceConfig,
+    evaluate,
+    load_model,
+    rebalance_and_train,
+    rebalancing,
+)
+from rebalance.errors import InputError
+
+ARMS = ("ce", "rebalanced", "replay", "unfiltered", "synthetic")
+
+
+def config(photos: Path, **changes: Any) -> RebalanceConfig:
+    settings: dict[str, Any] = {
+        "data": DataConfig(data=str(photos)),
+        "model": ModelConfig(model="small_cnn"),
+        "optimization": OptimizationConfig(updates=8, batch_size=16),
+        "budget": BudgetConfig(max_images=20),
+        "generator": GeneratorConfig(
+            generator_updates=6, generator_batch_size=8, generator_channels=(8, 16), steps=2, sampling_batch=16
+        ),
+        "filter": FilterConfig(skip_gate=("distance",)),
+        "seeds": 2,
+        "place": PlaceConfig(device="cpu", log="none"),
+    }
+    return RebalanceConfig(**{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished pipeline of all arms and two seeds; not to be changed."""
+    place = PlaceConfig(device="cpu", log="none", output=tmp_path_factory.mktemp("pipeline"))
+    return rebalance_and_train(config(photos, place=place)).folder
+
+
+def test_every_arm_is_trained_with_every_seed_and_equal_updates(finished: Path) -> None:
+    metrics = [json.loads(file.read_text()) for file in sorted(finished.glob("arms/*/seed-*/metrics.json"))]
+    assert len(metrics) == len(ARMS) * 2
+    assert {run["updates"] for run in metrics} == {8}
+    assert {tuple(run["train_counts"]) for run in metrics} == {(7, 3, 16, 40)}
+    synthetic = {
+        arm: json.loads((finished / "arms" / arm / "seed-0" / "metrics.json").read_text())["synthetic_counts"]
+        for arm in ARMS
+    }
+    assert synthetic["ce"] == synthetic["rebalanced"] == [0, 0, 0, 0]
+    assert synthetic["replay"] == synthetic["unfiltered"] == synthetic["synthetic"]
+    assert sum(synthetic["synthetic"]) > 0
+
+
+def test_comparison_has_intervals_and_plain_words(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert set(metrics["arms"]) == set(ARMS)
+    for figures in metrics["arms"].values():
+        assert figures["balanced_accuracy"]["n"] == 2
+        assert figures["balanced_accuracy"]["half_width"] >= 0
+    assert len(metrics["words"]) == 5
+    assert all(re.search(r"(it helped|it hurt|no clear difference)\.$", line) for line in metrics["words"])
+
+
+def test_model_is_never_selected_by_the_test_split(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["selected"]["arm"] == "rebalanced"
+    assert "test split is no judge" in metrics["selected"]["by"]
+    first = json.loads((finished / "arms" / "rebalanced" / "seed-0" / "metrics.json").read_text())
+    figures = evaluate(EvaluateConfig(run=finished, device="cpu"))
+    assert figures["confusion"] == first["test"]["confusion"]
+    assert load_model(finished).classes == tuple(metrics["classes"])
+
+
+def test_report_is_one_file_with_all_arms(finished: Path) -> None:
+    html = (finished / "report.html").read_text()
+    assert not re.search(r"(src|href)=[\"'](?!data:|#)", html)
+    for arm in ("plain cross entropy", "re-balanced + replay", "re-balanced + synthetic, filtered"):
+        assert arm in html
+    assert html.count("data:image/png;base64,") >= 8
+    assert "re-balanced + replay" in (finished / "report.md").read_text()
+    assert set(json.loads((finished / "report.json").read_text())["arms"]) == set(ARMS)
+
+
+def test_groups_without_a_class_are_not_available(finished: Path) -> None:
+    markdown = (finished / "report.md").read_text()
+    row = next(line for line in markdown.splitlines() if line.startswith("| plain cross entropy"))
+    assert row.split("|")[3].strip() == "n/a"  # many-shot: no class has more than 100 images
+
+
+def test_what_is_done_is_not_repeated(finished: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(rebalancing, "train_in", fail)
+    place = PlaceConfig(device="cpu", log="none", output=finished.parents[1])
+    assert rebalance_and_train(config(photos, place=place)).folder == finished
+
+
+def test_interrupted_pipeline_goes_on_and_ends_alike(
+    finished: Path, photos: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = rebalancing.train_in
+    done = 0
+
+    def train_some(*arguments: Any, **options: Any) -> Any:
+        nonlocal done
+        done += 1
+        if done == 6:
+            raise KeyboardInterrupt
+        return train(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rebalancing, "train_in", train_some)
+        with pytest.raises(KeyboardInterrupt):
+            rebalance_and_train(config(photos))
+    result = rebalance_and_train(config(photos))
+    assert result.metrics == json.loads((finished / "metrics.json").read_text())
+
+
+def test_a_flat_folder_gets_a_test_split_and_says_so(photos: Path, here: Path) -> None:
+    arms: Any = ("ce", "rebalanced")
+    result = rebalance_and_train(config(photos, data=DataConfig(data=str(photos / "train")), seeds=1, arms=arms))
+    run = json.loads((result.folder / "arms" / "ce" / "seed-0" / "metrics.json").read_text())
+    assert run["test"]["support"] == [1, 1, 3, 8]
+    assert run["train_counts"] == [6, 2, 13, 32]
+    assert "one seed, so no judgement" in result.metrics["words"][0]
+
+
+def test_validation_split_selects_the_arm(photos: Path, here: Path) -> None:
+    data = DataConfig(data="digits", imbalance_factor=3, val_fraction=0.2)
+    result = rebalance_and_train(config(photos, data=data, arms=("ce", "rebalanced"), seeds=1))
+    selected = result.metrics["selected"]
+    accuracy = selected["balanced_accuracy"]
+    assert selected["by"] == "balanced accuracy on the validation split"
+    assert accuracy[selected["arm"]] == max(accuracy.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seeds": 0}, "--seeds of at least 1"),
+        ({"arms": ()}, "different arms"),
+        ({"select": "synthetic", "arms": ("ce",)}, "--select of an arm that is run"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(photos: Path, here: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        rebalance_and_train(replace(config(photos), **changes))
+    assert not (here / "runs").exists()

@@ -1,0 +1,258 @@
+"""The command line: help, settings files, exit codes, and one clear error for bad input that leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+import cli
+from pipelines.config import COMMANDS
+from pipelines.config_files import from_dict
+
+TRAIN = "--updates 6 --batch-size 16 --model small_cnn --log none --device cpu".split()
+SYNTHESIZE = (
+    "--generator-updates 4 --generator-batch-size 8 --generator-channels 8 16 --steps 2 --sampling-batch 8 "
+    "--skip-gate distance"
+).split()
+
+
+def test_help_of_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    overview = capsys.readouterr().out
+    for command in COMMANDS:
+        assert command in overview
+        with pytest.raises(SystemExit) as stop:
+            cli.main([command, "--help"])
+        assert stop.value.code == 0
+        assert f"rebalance {command}" in capsys.readouterr().out
+
+
+def test_help_answers_within_a_second_and_without_torch() -> None:
+    code = "import sys, cli; cli.main(['--help']); sys.exit('torch' in sys.modules)"
+    begin = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    assert time.monotonic() - begin < 3  # a second on a machine that is not busy
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("longtail-rebalance 0.")
+
+
+@pytest.mark.parametrize("command", ["train", "synthesize", "run", "inspect"])
+def test_printed_config_is_read_back(command: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([command, "digits", "--imbalance-factor", "20", "--print-config"]) == 0
+    text = capsys.readouterr().out
+    config = from_dict(COMMANDS[command], yaml.safe_load(text))
+    assert config.data.imbalance_factor == 20
+    Path("settings.yaml").write_text(text)
+    assert cli.main([command, "--config", "settings.yaml", "--print-config"]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_flags_win_over_the_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("settings.yaml").write_text("data: photos\nepochs: 7\nbatch-size: 9\n")
+    assert cli.main(["train", "--config=settings.yaml", "--epochs", "8", "--print-config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["data"]["data"] == "photos"
+    assert printed["optimization"]["epochs"] == 8
+    assert printed["optimization"]["batch_size"] == 9
+
+
+def test_underscores_and_dashes_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "digits", "--batch_size", "9", "--print_config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["optimization"]["batch_size"] == 9
+
+
+def test_every_stage_one_after_another(photos: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = str(photos)
+    assert cli.main(["inspect", data, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"] == [7, 3, 16, 40]
+    assert (
+        cli.main(["synthesize", data, "--out", "made", "--feature-updates", "6", *SYNTHESIZE, "--device", "cpu"]) == 0
+    )
+    assert cli.main(["train", data, "--synthetic", "made", "--method", "ldam_drw", "-o", "scale=20", *TRAIN]) == 0
+    out = capsys.readouterr().out
+    assert "balanced accuracy" in out
+    run = "runs/train/my-photos-ldam_drw"
+    assert cli.main(["evaluate", run, "--json", "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_images"] == 40
+    assert cli.main(["report", run]) == 0
+    assert Path(run, "report.html").exists()
+
+
+def test_whole_pipeline(photos: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["run", str(photos), "--seeds", "1", "--max-images", "8", *SYNTHESIZE, *TRAIN]
+    assert cli.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "re-balanced + synthetic, filtered" in out
+    assert Path("runs/run/my-photos-balanced_softmax/report.html").exists()
+
+
+def test_quiet_says_nothing(photos: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", str(photos), *TRAIN, "-q"]) == 0
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err == ""
+
+
+Prepare = Callable[[Path, Path], Sequence[str]]
+
+
+def _copy(photos: Path, here: Path) -> Path:
+    copy = here / "copy"
+    shutil.copytree(photos, copy)
+    return copy
+
+
+def _one_class(photos: Path, here: Path) -> Sequence[str]:
+    copy = _copy(photos, here)
+    for split in ("train", "test"):
+        for folder in (copy / split).iterdir():
+            if folder.name != "tail":
+                shutil.rmtree(folder)
+    return ["train", "copy"]
+
+
+def _no_images(photos: Path, here: Path) -> Sequence[str]:
+    (here / "none" / "a").mkdir(parents=True)
+    (here / "none" / "b").mkdir()
+    return ["train", "none"]
+
+
+def _unknown_test_class(photos: Path, here: Path) -> Sequence[str]:
+    copy = _copy(photos, here)
+    (copy / "test" / "tail").rename(copy / "test" / "tial")
+    return ["train", "copy"]
+
+
+def _corrupt(photos: Path, here: Path) -> Sequence[str]:
+    copy = _copy(photos, here)
+    for file in (copy / "train" / "круг").iterdir():
+        file.write_bytes(b"broken")
+    return ["train", "copy"]
+
+
+def _empty_class(photos: Path, here: Path) -> Sequence[str]:
+    (_copy(photos, here) / "train" / "nothing").mkdir()
+    return ["train", "copy"]
+
+
+def _outside(photos: Path, here: Path) -> Sequence[str]:
+    Path("list.txt").write_text(f"../{photos.name}/train/tail/0.jpg tail\n")
+    return ["train", "list.txt"]
+
+
+def _other_command(photos: Path, here: Path) -> Sequence[str]:
+    assert cli.main(["train", str(photos), *TRAIN, "-q"]) == 0
+    return ["synthesize", str(photos), "--out", "runs/train/my-photos-balanced_softmax", *SYNTHESIZE]
+
+
+def _foreign_folder(photos: Path, here: Path) -> Sequence[str]:
+    Path("mine").mkdir()
+    Path("mine/thesis.tex").write_text("years of work")
+    return ["synthesize", str(photos), "--out", "mine", *SYNTHESIZE]
+
+
+BAD_INPUT: dict[str, tuple[Prepare | Sequence[str], str]] = {
+    "no command": (["tarin", "digits"], "did you mean 'train'"),
+    "no such path": (["train", "nowhere"], "no such path: nowhere"),
+    "no image folder": (lambda photos, here: ["train", str(photos / "train" / "tail")], "one sub-folder per class"),
+    "no images": (_no_images, "images in the class folders"),
+    "one class": (_one_class, "at least two classes"),
+    "corrupt images": (_corrupt, "40 of 66 that cannot be read"),
+    "class missing in train": (_unknown_test_class, "did you mean 'tail'"),
+    "empty class": (_empty_class, "0 images of 'nothing'"),
+    "list outside root": (_outside, "paths inside"),
+    "unknown method": (["train", "digits", "--method", "ldamm"], "did you mean 'ldam'"),
+    "unknown option": (["train", "digits", "--method", "ldam", "-o", "max_margins=1"], "did you mean 'max_margin'"),
+    "option of another type": (["train", "digits", "--method", "ldam", "-o", "scale=big"], "scale=float"),
+    "unknown model": (["train", "digits", "--model", "resnet33"], "did you mean"),
+    "unknown augmentation": (["train", "digits", "--augment", "corp"], "did you mean 'crop'"),
+    "unknown schedule": (["train", "digits", "--sampler-rule", "inverse", "--sampler-schedule", "later"], "a schedule"),
+    "too few to hold out": (["train", "digits", "--val-fraction", "0.1"], "at least 5 validation images"),
+    "fp16 on a CPU": (["train", "digits", "--amp", "fp16", "--device", "cpu"], "a GPU for fp16"),
+    "no such device": (["train", "digits", "--device", "tpu"], "a device"),
+    "no such tracker": (["train", "digits", "--log", "notebook"], "a tracker"),
+    "batch of nothing": (["train", "digits", "--batch-size", "0"], "--batch-size > 0"),
+    "missing config file": (["train", "--config", "none.yaml"], "no such file: none.yaml"),
+    "no data": (["train", "--config", "empty.yaml"], "DATA"),
+    "another command's folder": (_other_command, "of `rebalance train`"),
+    "somebody's folder": (_foreign_folder, "thesis.tex"),
+    "no run": (["evaluate", "nowhere"], "a finished run with a model"),
+    "no report": (["report", "nowhere"], "a run folder"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD_INPUT))
+def test_bad_input_gets_one_clear_error_and_leaves_nothing(
+    case: str, photos: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("empty.yaml").write_text("epochs: 3\n")
+    prepare, words = BAD_INPUT[case]
+    arguments = list(prepare(photos, here) if callable(prepare) else prepare)
+    before = sorted(here.rglob("*"))
+    capsys.readouterr()
+    assert cli.main(arguments) == 2
+    error = "error: " + capsys.readouterr().err.rpartition("error: ")[2]
+    assert error.startswith("error: expected ")
+    assert "\n  got " in error
+    assert words in error
+    assert "Traceback" not in error
+    assert sorted(here.rglob("*")) == before
+
+
+def test_unknown_flag_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "digits", "--batchsize", "3"])
+    assert stop.value.code == 2
+    captured = capsys.readouterr()
+    assert "--batch-size" in captured.out + captured.err
+
+
+def test_failed_training_ends_with_1(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "digits", *TRAIN, "--lr", "1e18", "--warmup-epochs", "0"]
+    assert cli.main(arguments) == 1
+    assert "lower --lr" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(120)
+def test_interrupt_ends_with_130_and_the_same_command_goes_on(
+    start: Callable[[Sequence[str], Path], subprocess.Popen[str]], here: Path
+) -> None:
+    arguments = ["train", "digits", "--method", "ce", "--updates", "4000", "--checkpoint-updates", "5", "--log", "none"]
+    process = start([*arguments, "--device", "cpu", "--model", "small_cnn"], here)
+    checkpoint = here / "runs/train/digits-ce/checkpoints/last.json"
+    while not checkpoint.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "goes on where this one stopped" in error
+
+
+@pytest.mark.timeout(120)
+def test_run_folder_in_use_is_refused(
+    start: Callable[[Sequence[str], Path], subprocess.Popen[str]], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "digits", "--method", "ce", "--updates", "4000", "--log", "none", "--device", "cpu"]
+    process = start(arguments, here)
+    try:
+        while not (here / "runs/train/digits-ce/classes.json").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        assert cli.main(arguments) == 2
+        assert "in use by another process" in capsys.readouterr().err
+    finally:
+        process.kill()
+        process.communicate()
