@@ -20,9 +20,11 @@ _FUNCTIONS = {
     "inspect": ("pipelines.inspection", "inspect_command"),
     "synthesize": ("pipelines.synthesis", "synthesize_command"),
     "train": ("pipelines.training", "train_command"),
+    "retrain": ("pipelines.retraining", "retrain_command"),
     "evaluate": ("pipelines.evaluation", "evaluate_command"),
     "run": ("pipelines.rebalancing", "run_command"),
     "report": ("pipelines.reporting", "report_command"),
+    "methods": ("pipelines.method_list", "methods_command"),
 }
 _OVERVIEW = """usage: rebalance COMMAND [OPTIONS]
 
@@ -82,6 +84,9 @@ def _run(words: list[str]) -> int:
     configure(verbosity)
     module, function = _FUNCTIONS[command]
     getattr(import_module(module), function)(config)
+    from pipelines.session import end_session
+
+    end_session()
     return 0
 
 

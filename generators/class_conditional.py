@@ -86,7 +86,8 @@ def build_unet(settings: NetworkSettings) -> UNet2DModel:
         up_block_types=tuple("AttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attention)),
         layers_per_block=settings.layers,
         attention_head_dim=math.gcd(32, *settings.channels),
-        norm_num_groups=math.gcd(32, *settings.channels),
+        # Of 4 channels at least: time and class enter as a shift of each channel, which a group of one would take out.
+        norm_num_groups=math.gcd(32, *(channels // 4 for channels in settings.channels)),
         num_class_embeds=len(settings.classes) + 1,
         dropout=settings.dropout,
     )

@@ -8,26 +8,27 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pipelines.config import (
+    EvaluateConfig,
+    InspectConfig,
+    RebalanceConfig,
+    ReportConfig,
+    SynthesizeConfig,
+    TrainConfig,
+)
+from pipelines.config_groups import (
+    BudgetConfig,
+    DataConfig,
+    FilterConfig,
+    GeneratorConfig,
+    MixingConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizationConfig,
+    PlaceConfig,
+)
+
 if TYPE_CHECKING:
-    from pipelines.config import (
-        EvaluateConfig,
-        InspectConfig,
-        RebalanceConfig,
-        ReportConfig,
-        SynthesizeConfig,
-        TrainConfig,
-    )
-    from pipelines.config_groups import (
-        BudgetConfig,
-        DataConfig,
-        FilterConfig,
-        GeneratorConfig,
-        MixingConfig,
-        ModelConfig,
-        ObjectiveConfig,
-        OptimizationConfig,
-        PlaceConfig,
-    )
     from pipelines.evaluation import evaluate
     from pipelines.inspection import inspect
     from pipelines.model_files import load_model
@@ -36,32 +37,7 @@ if TYPE_CHECKING:
     from pipelines.synthesis import synthesize
     from pipelines.training import train
 
-_MODULES = {
-    **dict.fromkeys(
-        (
-            "EvaluateConfig",
-            "InspectConfig",
-            "RebalanceConfig",
-            "ReportConfig",
-            "SynthesizeConfig",
-            "TrainConfig",
-        ),
-        "pipelines.config",
-    ),
-    **dict.fromkeys(
-        (
-            "BudgetConfig",
-            "DataConfig",
-            "FilterConfig",
-            "GeneratorConfig",
-            "MixingConfig",
-            "ModelConfig",
-            "ObjectiveConfig",
-            "OptimizationConfig",
-            "PlaceConfig",
-        ),
-        "pipelines.config_groups",
-    ),
+_FUNCTIONS = {
     "evaluate": "pipelines.evaluation",
     "inspect": "pipelines.inspection",
     "load_model": "pipelines.model_files",
@@ -98,9 +74,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in _FUNCTIONS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    return getattr(import_module(_FUNCTIONS[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -19,13 +19,21 @@ from rebalance.counts import FloatArray
 from rebalance.errors import InputError, nearest
 from rebalance.heads import ProjectionHead
 from rebalance.losses import sigmoid_bias
-from rebalance.methods.base import Method
 from rebalance.methods.batch_mix import BatchMix
 from rebalance.methods.composed import ComposedMethod, Generation, LossTerm
 from rebalance.methods.weighting import ClassWeighting
 
 COSINE_SCALE = 30.0
 """Scale of a cosine head's logits where no loss brings its own."""
+SWITCH_FLAGS = {
+    "losses": "--loss",
+    "weighting": "--loss-rule",
+    "head": "--head",
+    "scale": "--head-scale",
+    "mix": "--mix",
+    "rare": "--rsg",
+}
+"""Field of `Switches` → its flag."""
 _HEADS = ("linear", "cosine")
 
 
@@ -118,9 +126,7 @@ class Switches:
         Raises:
             InputError: A switch that is set and not `allowed`.
         """
-        flags = {"losses": "--loss", "weighting": "--loss-rule", "head": "--head", "scale": "--head-scale"}
-        flags |= {"mix": "--mix", "rare": "--rsg"}
-        for name, flag in flags.items():
+        for name, flag in SWITCH_FLAGS.items():
             if name not in allowed and getattr(self, name) not in (None, False, "none"):
                 raise InputError(
                     f"{method} without {flag}", f"{flag}, which {method} has its own way of", f"leave out {flag}"
@@ -151,7 +157,7 @@ class Problem:
         """Class weights over the drawn images."""
         return ClassWeighting(self.counts, shares=self.shares, classes=self.classes, **options)
 
-    def compose(self, parts: Composition) -> Method:
+    def compose(self, parts: Composition) -> ComposedMethod:
         """The method that `parts` and the user's switches describe.
 
         Raises:

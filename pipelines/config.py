@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from pipelines.config_groups import (
     BudgetConfig,
@@ -130,12 +130,45 @@ class RebalanceConfig:
     """Trainings of each arm; arms are paired by seed."""
     seed: int = 0
     """First seed."""
+    tune: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="WEIGHT:SHARE")] = ("0.3:0.9", "1:0.8", "1:0.5")
+    """A candidate for --synthetic-weight and --real-share. The best by validation is taken; where none is better than
+    no synthetic images, that is said and the configured ones are taken."""
+    tune_folds: int = 0
+    """Folds of the training split to validate the candidates by, each with a generator of its own, where there is no
+    validation split; 0 does without."""
     select: Literal["auto", "ce", "rebalanced", "synthetic"] = "auto"
-    """The arm whose first seed becomes model/. auto: the best on the validation split; without one rebalanced, since
-    the test split is no judge."""
+    """The arm whose first seed becomes model/. auto: the best by validation; without any rebalanced, since the test
+    split is no judge."""
     max_minutes: float = 60.0
     """Refuse a synthesis that is estimated to take longer."""
     place: PlaceConfig = field(default_factory=PlaceConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainConfig:
+    """Give a trained run another head: train one anew, re-scale its own, or adjust its outputs."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder of `rebalance train` or `rebalance run`."""
+    method: str = "crt"
+    """The second stage: crt, lws, linear or label_aware_smoothing, which train a head, or tau_norm, ncm or
+    logit_adjustment, which do not; `rebalance methods NAME` says what each is."""
+    option: Annotated[UseAppendAction[tuple[str, ...]], arg(aliases=["-o"], metavar="NAME=VALUE")] = ()
+    """An option of the second stage, such as -o tau=0.7."""
+    optimization: OptimizationConfig = field(default_factory=lambda: OptimizationConfig(epochs=10, warmup_epochs=0.0))
+    seed: int | None = None
+    """Everything random is derived from it; by default that of the run."""
+    place: PlaceConfig = field(default_factory=PlaceConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodsConfig:
+    """List the methods; with a name: its options, its paper, when to use it."""
+
+    name: Annotated[Positional[str | None], arg(metavar="NAME")] = None
+    """A method."""
+    json: bool = False
+    """Print JSON instead of text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +186,9 @@ COMMANDS: dict[str, type] = {
     "inspect": InspectConfig,
     "synthesize": SynthesizeConfig,
     "train": TrainConfig,
+    "retrain": RetrainConfig,
     "evaluate": EvaluateConfig,
     "run": RebalanceConfig,
     "report": ReportConfig,
+    "methods": MethodsConfig,
 }

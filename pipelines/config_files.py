@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 import tyro
 import yaml
@@ -148,9 +148,22 @@ def _parse(cls: type[C], known: Mapping[str, dataclasses.Field[Any]], settings: 
             arguments += _arguments(field, settings.get(name, UNSET))
     try:
         with redirect_stderr(StringIO()):  # tyro's own words speak of flags
-            return tyro.cli(cls, args=arguments, config=(OmitArgPrefixes,), console_outputs=False)
+            config = tyro.cli(cls, args=arguments, config=(OmitArgPrefixes,), console_outputs=False)
     except SystemExit:
         return None
+    return _without_added_defaults(config, settings)
+
+
+def _without_added_defaults(config: C, settings: Mapping[str, Any]) -> C:
+    """`config` with the lists that `settings` give and no more: tyro appends them to a field's default."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]  # a dataclass, as all configs
+        value, default = getattr(config, field.name), cast(Any, field.default)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = _without_added_defaults(value, settings)
+        elif field.name in settings and "UseAppendAction" in str(field.type):
+            changes[field.name] = value[len(default) :]
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]  # likewise
 
 
 def _arguments(field: dataclasses.Field[Any], value: Any) -> list[str]:
@@ -164,7 +177,7 @@ def _arguments(field: dataclasses.Field[Any], value: Any) -> list[str]:
         return [flag if value else flag.replace("--", "--no-", 1)]
     if "UseAppendAction" in annotation:
         return [part for item in items for part in (flag, item)]
-    if value is False:  # YAML reads a bare `no` so, as in `amp: no`
+    if value is False and "bool" not in annotation:  # YAML reads a bare `no` so, as in `amp: no`
         items = ["no"]
     return [flag, *items]
 

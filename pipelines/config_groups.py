@@ -155,7 +155,7 @@ class MixingConfig:
 
     synthetic_weight: float = 0.3
     """Loss weight of a synthetic image; a real one weighs 1."""
-    real_share: float = 0.5
+    real_share: float = 0.9
     """Smallest share of real images in a batch."""
     real_only_last: float = 0.1
     """Share of training, at its end, on real images only."""
@@ -175,7 +175,7 @@ class PlaceConfig:
     """Go on with a run that was interrupted; --no-resume starts it again from nothing."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the accelerator if there is one."""
-    log: str = "tensorboard"
+    report_to: str = "tensorboard"
     """Experiment tracker, by accelerate's name: tensorboard, wandb, mlflow, …, or none."""
     checkpoint_updates: int = 200
     """Updates between two checkpoints."""

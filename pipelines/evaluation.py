@@ -18,7 +18,7 @@ from pipelines.config_groups import DataConfig
 from pipelines.console import print_table
 from pipelines.loading import DecodedTable, load_splits, open_table, read_source
 from pipelines.model_files import TrainedClassifier, load_model
-from pipelines.runs import read_run_config
+from pipelines.runs import read_first_stage
 from pipelines.session import start_session
 from rebalance.counts import GROUPS, Group, IntArray
 from rebalance.data.augmentation import normalize
@@ -46,7 +46,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 def _table(config: EvaluateConfig, model: TrainedClassifier) -> tuple[DataConfig, ImageTable]:
     if config.data is None:
-        saved = read_run_config(config.run)
+        saved = read_first_stage(config.run)
         data = replace(from_dict(DataConfig, saved["data"]), workers=config.workers)
         tables = load_splits(data).tables()
         if config.split not in tables:

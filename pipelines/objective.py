@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pipelines.composition import Problem, RareSpec, Switches, parse_mix
 from pipelines.config import TrainConfig
 from pipelines.config_files import parse_pairs
@@ -54,12 +56,12 @@ def build_objective(
     options = parse_options(objective.recipe, parse_pairs(objective.option, "-o"))
     name = default_backbone(opened.size) if model.model == "auto" else model.model
     seed_everything(config.seed)
-    backbone = build_backbone(name, image_size=opened.size, stem=model.stem, weights=model.weights)
-    problem = Problem(backbone, effective, shares, opened.classes, switches(config))
+    make = partial(build_backbone, image_size=opened.size, stem=model.stem, weights=model.weights)
+    problem = Problem(make(name), effective, shares, opened.classes, switches(config), make)
     method = build_method(objective.recipe, problem, options)
     pretrained = model.weights is not None
     description = ModelDescription(
-        backbone=name,
+        backbone=method.classifier.backbone.name,
         stem=model.stem,
         head=method.classifier.head_name,
         scale=method.classifier.scale,
@@ -68,6 +70,8 @@ def build_objective(
         std=_IMAGENET_STD if pretrained else opened.std,
         classes=opened.classes,
         train_counts=tuple(opened.train.table.counts.tolist()),
+        head_options=method.classifier.head_options,
+        adjusted=method.classifier.logit_bias is not None,
     )
     _warn_if_nothing_changes(config, opened, method)
     return method, description

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from pipelines.batches import TrainingBatches
 from pipelines.config import TrainConfig
+from pipelines.console import log
 from pipelines.loop import TrainingData
 from pipelines.model_files import ModelDescription
 from pipelines.objective import build_objective, custom_weights
@@ -24,7 +26,9 @@ from rebalance.ranks import split_batches
 from rebalance.samplers import EpochSampler, MixedSourceSampler
 from rebalance.schedules import parse_schedule
 
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Builder = Callable[[TrainConfig, OpenData, FloatArray, FloatArray], tuple[Method, ModelDescription]]
+"""Makes the method, see `build_objective`."""
+_LARGE = 64  # px; beyond it AutoAugment's CIFAR policy gives way to what the papers use on ImageNet
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,16 @@ class Prepared:
     expected: FloatArray
 
 
-def prepare_training(config: TrainConfig, opened: OpenData, device: torch.device) -> Prepared:
+def prepare_training(
+    config: TrainConfig, opened: OpenData, device: torch.device, build: Builder = build_objective
+) -> Prepared:
     """Build method, data and samplers; nothing is written.
+
+    Args:
+        config: What to train.
+        opened: The data.
+        device: Where to.
+        build: Makes the method.
 
     Raises:
         InputError: Settings that do not fit the data or one another.
@@ -64,8 +76,8 @@ def prepare_training(config: TrainConfig, opened: OpenData, device: torch.device
     synthetic_counts = table.counts - real_counts
     effective = real_counts + config.mixing.kappa * synthetic_counts
     batches, expected = _build_batches(config, opened, table.targets, n_real)
-    method, description = build_objective(config, opened, effective, expected / expected.sum())
-    augment = _views(opened, method.n_views)
+    method, description = build(config, opened, effective, expected / expected.sum())
+    augment = _views(opened, method)
     targets = torch.from_numpy(table.targets)
     synthetic = torch.from_numpy(table.is_synthetic.copy())
     data = TrainingData(
@@ -125,11 +137,17 @@ def _join(store: ImageStore, added: ImageStore, table: object, opened: OpenData,
     return WorkerStore(table, opened.size, workers=opened.config.workers, device=device)  # type: ignore[arg-type]
 
 
-def _views(opened: OpenData, n_views: int) -> MultiView:
+def _views(opened: OpenData, method: Method) -> MultiView:
     """The augmentation of each view; one that is given without commas serves all of them."""
-    text = opened.config.augment
+    text, n_views = opened.config.augment, method.n_views
     if text == "auto":
-        text = "crop" if opened.config.data == "digits" else "crop+flip"  # digits must not be mirrored
+        if opened.config.data == "digits":
+            text = "crop"  # digits must not be mirrored
+        elif method.views is not None:
+            text = method.views if opened.size <= _LARGE else method.views.replace("strong", "rand")
+            log.info("augmentation: %s, as the method's paper; --augment sets another", text)
+        else:
+            text = "crop+flip"
     if "," not in text:
         text = ",".join([text] * n_views)
     views = parse_views(text, image_size=opened.size)

@@ -30,6 +30,7 @@ from pipelines.runs import RunFolder, slug
 from pipelines.session import start_session
 from pipelines.synthesis import synthesize
 from pipelines.training import TrainResult, train_in
+from pipelines.tuning import parse_candidates, read_tuning, tune
 from rebalance.errors import InputError
 from rebalance.files import read_json, write_json
 from rebalance.ranks import barrier, is_main
@@ -75,7 +76,7 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
             prepare_training(_arm_config(config, arm, config.seed, None), opened, session.device)
     with RunFolder(folder, "run", config, resume=place.resume) as run:
         results = _run_arms(config, opened, run)
-        metrics = _summarize(config, results, opened)
+        metrics = _summarize(config, results, opened, read_tuning(folder))
         if is_main():
             _export(run, metrics["selected"]["arm"], config.seed)
             write_json(run / "metrics.json", metrics)
@@ -86,6 +87,9 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
 
 def _check(config: RebalanceConfig) -> None:
     check_training(_arm_config(config, "rebalanced", config.seed, None))
+    parse_candidates(config)
+    if config.tune_folds == 1 or config.tune_folds < 0:
+        raise InputError("--tune-folds of 2 or more, or 0", str(config.tune_folds), "3 are usual")
     if config.seeds < 1:
         raise InputError("--seeds of at least 1", str(config.seeds), "3 give an interval")
     if not config.arms or len(set(config.arms)) < len(config.arms):
@@ -105,9 +109,21 @@ def _run_arms(config: RebalanceConfig, opened: OpenData, run: RunFolder) -> dict
         images = run / "synthesis"
         features = run / "arms" / "rebalanced" / f"seed-{config.seed}" if "rebalanced" in results else None
         synthesize(_synthesis_config(config, images, features), opened)
+        tuning = tune(run / "tuning", config, opened, images, _train_candidate, _synthesize_fold)
+        if tuning is not None:
+            config = replace(config, mixing=tuning.mixing)
         for arm in [arm for arm in config.arms if arm in _WITH_IMAGES]:
             results[arm] = _train_arm(config, arm, images, opened, run)
     return {arm: results[arm] for arm in config.arms}
+
+
+def _train_candidate(folder: Path, config: RebalanceConfig, opened: OpenData, images: Path | None) -> dict[str, Any]:
+    arm: Arm = "rebalanced" if images is None else "synthetic"
+    return train_in(folder, _arm_config(config, arm, config.seed, images), opened).metrics
+
+
+def _synthesize_fold(folder: Path, config: RebalanceConfig, opened: OpenData, features: Path) -> None:
+    synthesize(_synthesis_config(config, folder, features), opened)
 
 
 def _train_arm(
@@ -151,7 +167,12 @@ def _synthesis_config(config: RebalanceConfig, out: Path, features: Path | None)
     )
 
 
-def _summarize(config: RebalanceConfig, results: Mapping[Arm, list[TrainResult]], opened: OpenData) -> dict[str, Any]:
+def _summarize(
+    config: RebalanceConfig,
+    results: Mapping[Arm, list[TrainResult]],
+    opened: OpenData,
+    tuning: dict[str, Any] | None,
+) -> dict[str, Any]:
     comparison = compare({arm: [result.metrics["test"] for result in trainings] for arm, trainings in results.items()})
     first = next(iter(results.values()))[0].metrics
     return {
@@ -161,12 +182,15 @@ def _summarize(config: RebalanceConfig, results: Mapping[Arm, list[TrainResult]]
         "groups": first["groups"],
         "train_counts": first["train_counts"],
         "updates": first["updates"],
-        "selected": _select(config, results),
+        "tuning": tuning,
+        "selected": _select(config, results, tuning),
         **comparison.to_dict(),
     }
 
 
-def _select(config: RebalanceConfig, results: Mapping[Arm, list[TrainResult]]) -> dict[str, Any]:
+def _select(
+    config: RebalanceConfig, results: Mapping[Arm, list[TrainResult]], tuning: dict[str, Any] | None
+) -> dict[str, Any]:
     """The arm that becomes `model/`: never by the test split."""
     choices = [arm for arm in _SELECTABLE if arm in results]
     if config.select != "auto":
@@ -180,6 +204,8 @@ def _select(config: RebalanceConfig, results: Mapping[Arm, list[TrainResult]]) -
         }
         best = max(choices, key=lambda arm: accuracy[arm])
         return {"arm": best, "by": "balanced accuracy on the validation split", "balanced_accuracy": accuracy}
+    if tuning is not None and "synthetic" in choices and "rebalanced" in choices:
+        return {"arm": "synthetic" if tuning["helped"] else "rebalanced", "by": f"validation on {tuning['by']}"}
     arm = "rebalanced" if "rebalanced" in choices else choices[0]
     return {"arm": arm, "by": "default: there is no validation split, and the test split is no judge"}
 

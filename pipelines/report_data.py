@@ -14,7 +14,7 @@ import numpy as np
 from pipelines.comparison import ARM_TITLES, Comparison, compare
 from pipelines.config_files import from_dict
 from pipelines.config_groups import ObjectiveConfig
-from pipelines.runs import read_run_config
+from pipelines.runs import read_first_stage, read_run_config
 from rebalance.counts import FloatArray, Group
 from rebalance.errors import InputError
 from rebalance.files import read_json
@@ -36,6 +36,7 @@ class ReportData:
         comparison: Means, intervals, differences.
         synthesis: Summary of the synthesis, if there was one.
         sheets: Contact sheets, class name and file.
+        pictures: What methods have to show, what and of which arm, and file.
         selected: Which arm became `model/`, and by what.
         config: Settings.
         environment: Versions and machine.
@@ -53,6 +54,7 @@ class ReportData:
     comparison: Comparison
     synthesis: dict[str, Any] | None
     sheets: tuple[tuple[str, Path], ...]
+    pictures: tuple[tuple[str, Path], ...]
     selected: dict[str, Any] | None
     config: dict[str, Any]
     environment: dict[str, Any]
@@ -99,27 +101,30 @@ def _of_pipeline(folder: Path) -> ReportData:
 
 
 def _of_trainings(folders: Sequence[Path]) -> ReportData:
-    """Trainings that differ in their seed alone are one arm."""
+    """Trainings that differ in their seed alone are one arm, and so are second stages of such trainings."""
     arms: dict[str, list[Path]] = {}
     names: dict[str, str] = {}
+    own: dict[str, Any] = {}
     config: dict[str, Any] = {}
     for folder in folders:
-        config = read_run_config(folder)
-        if config["command"] != "train":
+        own, config = read_run_config(folder), read_first_stage(folder)
+        if own["command"] not in ("train", "retrain"):
             raise InputError(
-                "runs of `rebalance train`, or one of `rebalance run`",
-                f"{folder} of {config['command']}",
+                "runs of `rebalance train` and `rebalance retrain`, or one of `rebalance run`",
+                f"{folder} of {own['command']}",
                 "report on it alone",
             )
-        key = json.dumps(
-            {name: value for name, value in config.items() if name not in ("seed", "place")}, sort_keys=True
-        )
-        name = names.setdefault(key, _unused(folder.name, arms))
+        settings = [
+            {name: value for name, value in stage.items() if name not in ("seed", "place", "run")}
+            for stage in (own, config)
+        ]
+        name = names.setdefault(json.dumps(settings, sort_keys=True), _unused(folder.name, arms))
         arms.setdefault(name, []).append(folder)
     synthesis = Path(config["synthetic"]) if config.get("synthetic") else None
     if synthesis is not None and not (synthesis / "metrics.json").exists():
         synthesis = None
-    return _collect(Path(config["data"]["data"]).name, arms, config, synthesis, None, folders[0])
+    shown = config if own["command"] == "train" else {**own, "first_stage": config}
+    return _collect(Path(config["data"]["data"]).name, arms, shown, synthesis, None, folders[0])
 
 
 def _unused(name: str, taken: Mapping[str, object]) -> str:
@@ -162,6 +167,11 @@ def _collect(
         comparison=compare(by_arm),
         synthesis=None if synthesis is None else read_json(synthesis / "metrics.json"),
         sheets=() if synthesis is None else _sheets(synthesis),
+        pictures=tuple(
+            (f"{file.stem.replace('_', ' ')}, {arm}", file)
+            for arm, seeds in trainings.items()
+            for file in sorted((seeds[0] / "pictures").glob("*.png"))
+        ),
         selected=selected,
         config=config,
         environment=read_json(folder / "environment.json"),

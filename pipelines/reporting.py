@@ -101,13 +101,14 @@ def _pictures(data: ReportData) -> dict[str, Any]:
     shown = {name: METRIC_TITLES[name] for name in ("balanced_accuracy", "many_shot", "few_shot")}
     shown = {name: title for name, title in shown.items() if any(name in metrics for metrics in arms.values())}
     last = list(data.metrics)[-1]
+    histories = {arm: rows for arm, rows in data.histories.items() if rows}  # what is computed has none
     pictures: dict[str, Any] = {
         "distribution": figures.class_distribution(data.classes, data.counts, data.synthetic_counts),
         "comparison": figures.arm_comparison(arms, shown),
         "by_class": figures.accuracy_by_class(
             data.classes, data.counts, {arm: data.recall(arm) for arm in data.metrics}
         ),
-        "losses": figures.loss_curves(data.histories),
+        "losses": figures.loss_curves(histories) if histories else None,
         "reliability": figures.reliability({arm: data.total(arm, "calibration_bins") for arm in data.metrics}),
     }
     if data.total(last, "confusion").size:
@@ -116,7 +117,8 @@ def _pictures(data: ReportData) -> dict[str, Any]:
     encoded = {
         name: _uri(figures.save_png(item)) if isinstance(item, Figure) else item for name, item in pictures.items()
     }
-    return {**encoded, "sheets": [(name, _uri(file.read_bytes())) for name, file in data.sheets]}
+    files = {"sheets": data.sheets, "of_methods": data.pictures}
+    return {**encoded, **{key: [(name, _uri(file.read_bytes())) for name, file in of] for key, of in files.items()}}
 
 
 def _uri(png: bytes) -> str:

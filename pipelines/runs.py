@@ -28,6 +28,8 @@ _PACKAGES = (
     "torch torchvision diffusers transformers accelerate scikit-learn imbalanced-learn numpy pillow safetensors".split()
 )
 _LOCK = ".lock"
+FIRST_STAGE = "first_stage.yaml"
+"""In a folder of `rebalance retrain`: the config.yaml of the run that it began with."""
 
 
 @final
@@ -84,7 +86,9 @@ class RunFolder:
     def _check_place(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise InputError("a folder for the run", f"a file: {self.path}", "choose another --output or --experiment")
-        if self.path.is_dir() and not (self.path / "config.yaml").exists():
+        if (self.path / "config.yaml").exists():
+            read_run_config(self.path)
+        elif self.path.is_dir():
             foreign = [name for name in os.listdir(self.path) if name not in (_LOCK, "config.yaml")]
             foreign = [name for name in foreign if not name.endswith(".tmp")]
             if foreign and is_main():
@@ -172,6 +176,19 @@ def read_run_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or "command" not in config:
         raise InputError("a run folder", f"{file}, which no run wrote", "choose another folder")
     return config
+
+
+def read_first_stage(path: Path) -> dict[str, Any]:
+    """The saved config of the training that a run folder is of: its own, or for `rebalance retrain` the first stage's.
+
+    Raises:
+        InputError: `path` is no run folder.
+    """
+    config = read_run_config(path)
+    if config["command"] != "retrain":
+        return config
+    first: dict[str, Any] = yaml.safe_load((path / FIRST_STAGE).read_text(encoding="utf-8"))
+    return first
 
 
 def _lock(folder: Path) -> int:

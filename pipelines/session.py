@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from torch import nn
 
@@ -30,26 +31,28 @@ class Session:
     device: torch.device
 
 
-def start_session(device: str = "auto", *, amp: str = "no", log: str = "none", folder: Path | None = None) -> Session:
+def start_session(
+    device: str = "auto", *, amp: str = "no", tracker: str = "none", folder: Path | None = None
+) -> Session:
     """Join the other ranks and take this rank's device.
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         amp: The precision that will be asked for; fp16 needs a GPU.
-        log: Tracker, by accelerate's name, or "none".
+        tracker: Tracker, by accelerate's name, or "none".
         folder: The run's folder, for trackers that write files.
 
     Raises:
         InputError: No such device or tracker, or fp16 without a GPU.
     """
     _check_device(device)
-    if log != "none" and log not in _TRACKERS:
-        raise InputError("a tracker", repr(log), f"use one of {', '.join(_TRACKERS)}, or none")
+    if tracker != "none" and tracker not in _TRACKERS:
+        raise InputError("a tracker", repr(tracker), f"use one of {', '.join(_TRACKERS)}, or none")
     if ":" in device:
         os.environ["ACCELERATE_TORCH_DEVICE"] = device
     accelerator = Accelerator(
         cpu=device == "cpu",
-        log_with=None if log == "none" else log,
+        log_with=None if tracker == "none" else tracker,
         project_dir=None if folder is None else str(folder),
     )
     if accelerator.device.type == "cpu" and amp == "fp16":
@@ -79,6 +82,19 @@ def track(session: Session, values: dict[str, float], update: int) -> None:
     """Send numbers to the tracker."""
     if session.accelerator.log_with and is_main():
         session.accelerator.log(values, step=update)
+
+
+def end_tracking(session: Session) -> None:
+    """Close the tracker's run."""
+    for tracker in session.accelerator.trackers:
+        tracker.finish()
+
+
+def end_session() -> None:
+    """Part from the other ranks once all are done; a rank that leaves early makes the others fail."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def _check_device(device: str) -> None:

@@ -176,7 +176,7 @@ def _feature_model(config: SynthesizeConfig, opened: OpenData, session: Session,
             objective=ObjectiveConfig(method="balanced_softmax"),
             optimization=OptimizationConfig(updates=config.filter.feature_updates),
             seed=config.seed,
-            place=PlaceConfig(device=config.device, log="none"),
+            place=PlaceConfig(device=config.device, report_to="none"),
         )
         train_in(run, training, replace(opened, tables={"train": opened.train}))
     model = load_model(run)

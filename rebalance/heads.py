@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import final
+from collections.abc import Callable
+from typing import Any, Final, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rebalance.errors import InputError, nearest
+from rebalance.residual_head import ResidualConvHead, ResidualNormHead
+from rebalance.two_stage import NearestClassMean, ScaledLinearHead
 
 SHORTEST = 1e-8
 """A feature vector shorter than this has no direction."""
@@ -123,17 +126,24 @@ class ProjectionHead(nn.Module):
             return _normalize(projected.to(torch.promote_types(projected.dtype, torch.float32)), dim=1)
 
 
-HEADS = ("linear", "cosine")
+HEADS: Final[dict[str, Callable[..., nn.Module]]] = {
+    "linear": nn.Linear,
+    "cosine": CosineHead,
+    "residual_norm": ResidualNormHead,
+    "residual_conv": ResidualConvHead,
+    "class_means": NearestClassMean.empty,
+    "scaled_linear": ScaledLinearHead,
+}
+"""Classification heads by name, each built from D, C and its options. One whose `takes_maps` is true works on the last
+stage's maps, not on pooled features, and may give branch scores (B, R, C), whose sum are the logits."""
 
 
-def build_head(name: str, n_features: int, n_classes: int) -> nn.Module:
-    """A classification head by name: "linear" (logits) or "cosine" (cosines).
+def build_head(name: str, n_features: int, n_classes: int, **options: Any) -> nn.Module:
+    """A classification head by name: "linear" (logits), "cosine" (cosines), or another of `HEADS`.
 
     Raises:
         InputError: Unknown name.
     """
-    if name == "linear":
-        return nn.Linear(n_features, n_classes)
-    if name == "cosine":
-        return CosineHead(n_features, n_classes)
-    raise InputError("a head", repr(name), nearest(name, HEADS))
+    if name not in HEADS:
+        raise InputError("a head", repr(name), nearest(name, HEADS))
+    return HEADS[name](n_features, n_classes, **options)

@@ -9,7 +9,7 @@ Original: https://github.com/jiequancui/ResLT. A prediction is the sum over the 
 
 from __future__ import annotations
 
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,8 @@ class ResidualNormHead(nn.Module):
         n_classes: C.
         n_branches: R; head, medium and tail in the paper.
     """
+
+    takes_maps: ClassVar[bool] = True
 
     def __init__(self, channels: int, n_classes: int, *, n_branches: int = 3) -> None:
         super().__init__()
@@ -59,6 +61,8 @@ class ResidualConvHead(nn.Module):
     Raises:
         InputError: An unknown `evaluation`.
     """
+
+    takes_maps: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ Original: https://github.com/facebookresearch/classifier-balancing, tau_norm.py,
 
 from __future__ import annotations
 
-from typing import Literal, final
+from typing import Any, Literal, Self, final
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,34 @@ class LearnableWeightScaling(nn.Module):
     def forward(self, logits: Tensor) -> Tensor:
         """Logits (B, C) → scaled logits (B, C)."""
         return logits * self.scales
+
+
+@final
+class ScaledLinearHead(nn.Module):
+    """A linear head under learnt scales, as LWS trains it; `folded` is the linear head that it amounts to.
+
+    Args:
+        n_features: D.
+        n_classes: C.
+    """
+
+    def __init__(self, n_features: int, n_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(n_features, n_classes)
+        self.scaling = LearnableWeightScaling(n_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, C) of features (B, D)."""
+        logits: Tensor = self.scaling(self.linear(features))
+        return logits
+
+    @torch.no_grad()
+    def folded(self) -> nn.Linear:
+        """A linear head with the scales in its weight and bias."""
+        head = nn.Linear(self.linear.in_features, self.linear.out_features).to(self.linear.weight)
+        head.weight.copy_(self.linear.weight * self.scaling.scales[:, None])
+        head.bias.copy_(self.linear.bias * self.scaling.scales)
+        return head
 
 
 @final
@@ -101,6 +129,11 @@ class NearestClassMean(nn.Module):
         rows = self._transformed(features)
         sums = rows.new_zeros(n_classes, rows.shape[1]).index_add(0, targets, rows)
         self.register_buffer("means", sums / sizes.unsqueeze(1))
+
+    @classmethod
+    def empty(cls, n_features: int, n_classes: int, **options: Any) -> Self:
+        """One without features, whose means a state dict will fill."""
+        return cls(torch.zeros(n_classes, n_features), torch.arange(n_classes), n_classes, **options)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, C)."""

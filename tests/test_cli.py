@@ -18,7 +18,7 @@ import cli
 from pipelines.config import COMMANDS
 from pipelines.config_files import from_dict
 
-TRAIN = "--updates 6 --batch-size 16 --model small_cnn --log none --device cpu".split()
+TRAIN = "--updates 6 --batch-size 16 --model small_cnn --report-to none --device cpu".split()
 SYNTHESIZE = (
     "--generator-updates 4 --generator-batch-size 8 --generator-channels 8 16 --steps 2 --sampling-batch 8 "
     "--skip-gate distance"
@@ -182,7 +182,7 @@ BAD_INPUT: dict[str, tuple[Prepare | Sequence[str], str]] = {
     "too few to hold out": (["train", "digits", "--val-fraction", "0.1"], "at least 5 validation images"),
     "fp16 on a CPU": (["train", "digits", "--amp", "fp16", "--device", "cpu"], "a GPU for fp16"),
     "no such device": (["train", "digits", "--device", "tpu"], "a device"),
-    "no such tracker": (["train", "digits", "--log", "notebook"], "a tracker"),
+    "no such tracker": (["train", "digits", "--report-to", "notebook"], "a tracker"),
     "batch of nothing": (["train", "digits", "--batch-size", "0"], "--batch-size > 0"),
     "missing config file": (["train", "--config", "none.yaml"], "no such file: none.yaml"),
     "no data": (["train", "--config", "empty.yaml"], "DATA"),
@@ -229,7 +229,18 @@ def test_failed_training_ends_with_1(here: Path, capsys: pytest.CaptureFixture[s
 def test_interrupt_ends_with_130_and_the_same_command_goes_on(
     start: Callable[[Sequence[str], Path], subprocess.Popen[str]], here: Path
 ) -> None:
-    arguments = ["train", "digits", "--method", "ce", "--updates", "4000", "--checkpoint-updates", "5", "--log", "none"]
+    arguments = [
+        "train",
+        "digits",
+        "--method",
+        "ce",
+        "--updates",
+        "4000",
+        "--checkpoint-updates",
+        "5",
+        "--report-to",
+        "none",
+    ]
     process = start([*arguments, "--device", "cpu", "--model", "small_cnn"], here)
     checkpoint = here / "runs/train/digits-ce/checkpoints/last.json"
     while not checkpoint.exists():
@@ -245,7 +256,7 @@ def test_interrupt_ends_with_130_and_the_same_command_goes_on(
 def test_run_folder_in_use_is_refused(
     start: Callable[[Sequence[str], Path], subprocess.Popen[str]], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["train", "digits", "--method", "ce", "--updates", "4000", "--log", "none", "--device", "cpu"]
+    arguments = ["train", "digits", "--method", "ce", "--updates", "4000", "--report-to", "none", "--device", "cpu"]
     process = start(arguments, here)
     try:
         while not (here / "runs/train/digits-ce/classes.json").exists():

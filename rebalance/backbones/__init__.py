@@ -8,8 +8,10 @@ from pathlib import Path
 
 from rebalance.backbones.base import Backbone
 from rebalance.backbones.cifar_resnet import CifarResNet
+from rebalance.backbones.mobilenet import MobileNetV2
 from rebalance.backbones.small_cnn import SmallCNN
 from rebalance.backbones.torchvision_resnet import TorchvisionResNet
+from rebalance.backbones.unet import UNetEncoder
 from rebalance.errors import InputError, nearest
 
 _SMALL: dict[str, Callable[[], Backbone]] = {
@@ -17,6 +19,7 @@ _SMALL: dict[str, Callable[[], Backbone]] = {
     "resnet20": lambda: CifarResNet(20),
     "resnet32": lambda: CifarResNet(32),
     "resnet56": lambda: CifarResNet(56),
+    "unet": UNetEncoder,
 }
 _TORCHVISION = re.compile(r"(wide_)?resne(t|xt)(18|34|50|101|152)(_\w+)?$")
 _EXAMPLES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d")
@@ -31,10 +34,11 @@ def default_backbone(image_size: int) -> str:
 
 
 def build_backbone(name: str, *, image_size: int, stem: str = "auto", weights: Path | None = None) -> Backbone:
-    """A backbone by name: "auto", "small_cnn", "resnet20", "resnet32", "resnet56", or a torchvision ResNet/ResNeXt.
+    """A backbone by name.
 
     Args:
-        name: The name; "auto" chooses by `image_size`.
+        name: "small_cnn", "resnet20", "resnet32", "resnet56", "unet", "mobilenet_v2", a torchvision ResNet/ResNeXt, or
+            "auto", which chooses by `image_size`.
         image_size: Height and width of the images, px.
         stem: "auto", "imagenet" or "small"; torchvision networks only.
         weights: Local weights file; torchvision networks only.
@@ -46,15 +50,21 @@ def build_backbone(name: str, *, image_size: int, stem: str = "auto", weights: P
         raise InputError("a stem", repr(stem), nearest(stem, STEMS))
     if name == "auto":
         name = default_backbone(image_size)
+    backbone: Backbone
     if name in _SMALL:
         if weights is not None or stem == "imagenet":
             raise InputError(
                 "a torchvision backbone for weights and the ImageNet stem", repr(name), "use --model resnet50, say"
             )
-        return _SMALL[name]()
-    if not _TORCHVISION.match(name) or not _exists(name):
-        raise InputError("a backbone", repr(name), nearest(name, (*_SMALL, *_EXAMPLES, "auto")))
-    return TorchvisionResNet(name, image_size=image_size, stem=stem, weights=weights)
+        backbone = _SMALL[name]()
+    elif name == "mobilenet_v2":
+        backbone = MobileNetV2(image_size=image_size, stem=stem, weights=weights)
+    elif _TORCHVISION.match(name) and _exists(name):
+        backbone = TorchvisionResNet(name, image_size=image_size, stem=stem, weights=weights)
+    else:
+        raise InputError("a backbone", repr(name), nearest(name, (*_SMALL, "mobilenet_v2", *_EXAMPLES, "auto")))
+    backbone.name = name
+    return backbone
 
 
 def _exists(name: str) -> bool:
@@ -63,4 +73,13 @@ def _exists(name: str) -> bool:
     return name in torchvision.models.list_models(module=torchvision.models)
 
 
-__all__ = ["Backbone", "CifarResNet", "SmallCNN", "TorchvisionResNet", "build_backbone", "default_backbone"]
+__all__ = [
+    "Backbone",
+    "CifarResNet",
+    "MobileNetV2",
+    "SmallCNN",
+    "TorchvisionResNet",
+    "UNetEncoder",
+    "build_backbone",
+    "default_backbone",
+]

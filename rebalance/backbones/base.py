@@ -18,6 +18,8 @@ class Backbone(nn.Module, ABC):
 
     stages: nn.ModuleList
     stage_channels: tuple[int, ...]
+    name: str = ""
+    """The name that `build_backbone` built it by."""
 
     @property
     def n_features(self) -> int:
@@ -29,6 +31,13 @@ class Backbone(nn.Module, ABC):
         for stage in list(self.stages)[start:stop]:
             maps = stage(maps)
         return maps
+
+    def stage_maps(self, images: Tensor) -> list[Tensor]:
+        """The maps after each stage."""
+        maps = [images]
+        for k in range(len(self.stages)):
+            maps.append(self.run(maps[-1], k, k + 1))
+        return maps[1:]
 
     def pool(self, maps: Tensor) -> Tensor:
         """Features (B, n_features) of the last stage's maps: the mean over all places."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import final
 
-import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from rebalance.backbones.base import Backbone, fill_stages
-from rebalance.errors import InputError
+from rebalance.backbones.weights_file import load_weights
 
 SMALL_IMAGE = 64
 """Images up to this size (px) get the small stem under "auto": a stride of 4 before the first block loses them."""
@@ -40,34 +38,8 @@ class TorchvisionResNet(Backbone):
             net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
             nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
         if weights is not None:
-            _load(net, weights, skip_stem=small)
+            load_weights(net, weights, left_out=("fc.", "conv1.") if small else ("fc.",))
         first = [net.conv1, net.bn1, net.relu, *([] if small else [net.maxpool]), net.layer1]
         width = net.fc.in_features // 8
         stages = [nn.Sequential(*first), net.layer2, net.layer3, net.layer4]
         fill_stages(self, stages, [width, 2 * width, 4 * width, 8 * width])
-
-
-def _load(net: nn.Module, path: Path, *, skip_stem: bool) -> None:
-    if not path.is_file():
-        raise InputError("a weights file", f"no file at {path}", "give the path of a .safetensors or .pth file")
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:
-        raise InputError("a readable weights file", f"{path}: {error}", "save it as .safetensors") from error
-    wanted = net.state_dict()
-    left_out = ("fc.", "conv1.") if skip_stem else ("fc.",)
-    kept: dict[str, Tensor] = {key: value for key, value in state.items() if not key.startswith(left_out)}
-    for key, value in wanted.items():
-        if key.startswith(left_out) or (key.endswith("num_batches_tracked") and key not in kept):
-            continue  # files from before torch 0.4.1 do not count batches
-        if key not in kept or kept[key].shape != value.shape:
-            got = f"shape {tuple(kept[key].shape)}" if key in kept else "nothing"
-            raise InputError(
-                f"{key} of shape {tuple(value.shape)} in {path.name}", got, "use weights of the same torchvision model"
-            )
-    if more := [key for key in kept if key not in wanted]:
-        raise InputError(f"the layers of the model in {path.name}", f"also {more[0]}", "name the model they are from")
-    net.load_state_dict(kept, strict=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -38,6 +39,10 @@ class Method(nn.Module, ABC):
 
     n_views: int = 1
     """Augmented views of each image that the loader supplies."""
+    views: str | None = None
+    """How the paper augments them, in the words of `parse_views`; None for the usual crop and flip."""
+    learning_rate_factors: Mapping[str, float] = {}
+    """Factor of the learning rate by the beginning of a parameter's name; 1 for all others."""
 
     @property
     @abstractmethod
@@ -64,5 +69,21 @@ class Method(nn.Module, ABC):
     def before_step(self, progress: float) -> None:
         """Once before each optimiser step: choices that change the graph, such as when a generator starts."""
 
+    def frozen_parameters(self) -> Iterable[nn.Parameter]:
+        """Parameters that the next optimiser step must not touch, with weight decay and momentum neither."""
+        return ()
+
     def after_step(self) -> None:
         """Once after each optimiser step: momentum encoders and queues. Nothing by default."""
+
+    def export(self, classifier: Classifier) -> Classifier:
+        """What is saved of this method's classifier, as it was trained or averaged: itself, unless it gets simpler."""
+        return classifier
+
+    def pictures(self, images: Tensor) -> dict[str, Tensor]:
+        """Something to look at in the report: name → pictures (R, B, 3, H, W), R rows, normalised like the images.
+
+        Args:
+            images: Normalised training images (B, 3, H, W), in evaluation mode.
+        """
+        return {}

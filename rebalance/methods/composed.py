@@ -123,6 +123,7 @@ class ComposedMethod(Method):
         self.generation = generation
         self.generator = generation.generator if generation is not None else None
         self.mix = mix
+        self.views = "sim" if self.contrastive else None
         self.n_views = (2 if self.contrastive else 1) + (1 if self.contrastive and mix is not None else 0)
         self._generating = False
         self._mixing = mix is not None
@@ -155,6 +156,12 @@ class ComposedMethod(Method):
         if scores is None:  # DDP wants every parameter in the graph
             terms["unused"] = 0.0 * torch.stack([p.sum() for p in self._classifier.head.parameters()]).sum()
         return terms
+
+    def classify(self, features: Tensor, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
+        """Named losses of features (B, D) of the batch's images, unmixed; for a method with a pass of its own."""
+        scores = self._classifier.head(features)
+        rows = _Rows(features, batch.targets, batch.weight, None, None)
+        return {term.name: term.share * self._mean(term, scores, rows, progress) for term in self.terms}
 
     def _run(self, batch: Batch) -> tuple[_Rows, Tensor | None, dict[str, Tensor]]:
         """One pass over all views: rows to classify, projections to contrast, the generator's losses."""

@@ -39,7 +39,7 @@ SIZE = 16
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 OTHER_WORDS = "an inverted coloured red green blue yellow white black handwritten digit number drawing"
 TOKENIZER_LENGTH = 77
-VAE_UPDATES, UNET_UPDATES, BATCH = 100, 251, 128
+VAE_UPDATES, UNET_UPDATES, BATCH = 3000, 2000, 64
 
 
 def digits() -> tuple[Tensor, Tensor]:
@@ -50,12 +50,12 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 def restyle(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Half of the images as they are, half with another colour for ink and for ground."""
+    """A third of the images as they are, a third inverted, a third with other colours for ink and for ground."""
     n = len(images)
     ground, ink = (torch.rand((n, 3, 1, 1), generator=generator) * 2 - 1 for _ in range(2))
-    share = images / 2 + 0.5
-    plain = torch.rand((n, 1, 1, 1), generator=generator) < 0.5
-    return torch.where(plain, images, ground + (ink - ground) * share)
+    which = torch.randint(3, (n, 1, 1, 1), generator=generator)
+    coloured = ground + (ink - ground) * (images / 2 + 0.5)
+    return torch.where(which == 0, images, torch.where(which == 1, -images, coloured))
 
 
 def make_tokenizer() -> CLIPTokenizer:
@@ -90,7 +90,7 @@ def train_vae(images: Tensor) -> AutoencoderKL:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=VAE_UPDATES, pct_start=0.1)
     for update in range(VAE_UPDATES):
         generator = torch.Generator().manual_seed(update)
-        batch = restyle(images[torch.randint(len(images), (64,), generator=generator)], generator)
+        batch = restyle(images[torch.randint(len(images), (32,), generator=generator)], generator)
         latent = vae.encode(batch).latent_dist
         loss = F.l1_loss(vae.decode(latent.sample(generator)).sample, batch) + 1e-4 * latent.kl().mean() / 64
         optimizer.zero_grad()
@@ -123,9 +123,9 @@ def train_unet(
     )
     unet = UNet2DConditionModel(
         sample_size=SIZE // 2,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(48, 64),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(32, 64),
         layers_per_block=1,
         norm_num_groups=8,
         attention_head_dim=4,
@@ -157,7 +157,8 @@ def train_unet(
         noise = torch.randn(latents.shape, generator=generator)
         timesteps = torch.randint(1000, (BATCH,), generator=generator)
         noisy = noise_schedule.add_noise(latents, noise, timesteps)
-        loss = F.mse_loss(unet(noisy, timesteps, encoder_hidden_states=states).sample, noise)
+        target = noise_schedule.get_velocity(latents, noise, timesteps)
+        loss = F.mse_loss(unet(noisy, timesteps, encoder_hidden_states=states).sample, target)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)
@@ -175,7 +176,9 @@ def make_safety_checker() -> StableDiffusionSafetyChecker:
     vision = CLIPVisionConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16
     )
-    text = CLIPTextConfig(vocab_size=8, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    text = CLIPTextConfig(
+        vocab_size=8, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
     return StableDiffusionSafetyChecker(
         CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16)
     )
@@ -188,6 +191,7 @@ def main(folder: Path) -> None:
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
@@ -195,15 +199,15 @@ def main(folder: Path) -> None:
     vae = train_vae(images)
     unet, text_encoder = train_unet(images, labels, vae, tokenizer, noise_schedule)
     pipeline = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=unet,
+        vae=vae.half(),
+        text_encoder=text_encoder.half(),
+        tokenizer=make_tokenizer(),
+        unet=unet.half(),
         scheduler=noise_schedule,
-        safety_checker=make_safety_checker(),
+        safety_checker=make_safety_checker().half(),
         feature_extractor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
     )
-    pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    pipeline.save_pretrained(folder, safe_serialization=True)
     weights = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     print(f"{folder}: {weights / 1e6:.2f} MB of weights")
 

@@ -31,7 +31,7 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             model=ModelConfig(model="small_cnn"),
             objective=ObjectiveConfig(method="ldam"),
             optimization=OptimizationConfig(updates=12, batch_size=16),
-            place=PlaceConfig(device="cpu", log="none", output=tmp_path_factory.mktemp("run")),
+            place=PlaceConfig(device="cpu", report_to="none", output=tmp_path_factory.mktemp("run")),
         )
     ).folder
 

@@ -16,7 +16,7 @@ GENERATOR = (
     "--generator-updates 30 --generator-batch-size 8 --generator-channels 8 16 --steps 4 --sampling-batch 16 "
     "--skip-gate distance --device cpu"
 ).split()
-TRAINING = "--batch-size 32 --model small_cnn --log none --device cpu --checkpoint-updates 7".split()
+TRAINING = "--batch-size 32 --model small_cnn --report-to none --device cpu --checkpoint-updates 7".split()
 COMMANDS = {
     "train": (["train", "digits", "--updates", "120", *TRAINING], "runs/train/digits-balanced_softmax"),
     "synthesize": (

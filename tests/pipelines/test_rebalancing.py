@@ -41,7 +41,7 @@ def config(photos: Path, **changes: Any) -> RebalanceConfig:
         ),
         "filter": FilterConfig(skip_gate=("distance",)),
         "seeds": 2,
-        "place": PlaceConfig(device="cpu", log="none"),
+        "place": PlaceConfig(device="cpu", report_to="none"),
     }
     return RebalanceConfig(**{**settings, **changes})
 
@@ -49,7 +49,7 @@ def config(photos: Path, **changes: Any) -> RebalanceConfig:
 @pytest.fixture(scope="module")
 def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished pipeline of all arms and two seeds; not to be changed."""
-    place = PlaceConfig(device="cpu", log="none", output=tmp_path_factory.mktemp("pipeline"))
+    place = PlaceConfig(device="cpu", report_to="none", output=tmp_path_factory.mktemp("pipeline"))
     return rebalance_and_train(config(photos, place=place)).folder
 
 
@@ -108,7 +108,7 @@ def test_what_is_done_is_not_repeated(finished: Path, photos: Path, monkeypatch:
         raise AssertionError("trained again")
 
     monkeypatch.setattr(rebalancing, "train_in", fail)
-    place = PlaceConfig(device="cpu", log="none", output=finished.parents[1])
+    place = PlaceConfig(device="cpu", report_to="none", output=finished.parents[1])
     assert rebalance_and_train(config(photos, place=place)).folder == finished
 
 

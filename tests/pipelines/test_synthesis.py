@@ -221,7 +221,7 @@ def test_generated_digits_are_named_as_their_class(tmp_path: Path, monkeypatch: 
             data=DataConfig(data="digits", imbalance_factor=1),
             objective=ObjectiveConfig(method="ce"),
             optimization=OptimizationConfig(epochs=60),
-            place=PlaceConfig(device="cpu", log="none"),
+            place=PlaceConfig(device="cpu", report_to="none"),
         )
     )
     result = synthesize(SynthesizeConfig(data=DataConfig(data="digits"), out=tmp_path / "out", device="cpu"))

@@ -37,7 +37,7 @@ def config(source: str | Path = "digits", **changes: Any) -> TrainConfig:
     groups: dict[str, Any] = {
         "objective": {"method": "ce"},
         "optimization": {"updates": 12, "batch_size": 32},
-        "place": {"device": "cpu", "log": "none", "checkpoint_updates": 5},
+        "place": {"device": "cpu", "report_to": "none", "checkpoint_updates": 5},
         "data": {},
         "model": {"model": "small_cnn"},
         "mixing": {},
@@ -88,7 +88,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
 
 
 def test_run_folder_explains_itself(photos: Path, here: Path) -> None:
-    result = train(config(photos, place={"log": "tensorboard"}))
+    result = train(config(photos, place={"report_to": "tensorboard"}))
     assert result.folder == Path("runs/train/my-photos-ce")
     names = {path.name for path in result.folder.iterdir()}
     assert names >= {"config.yaml", "environment.json", "classes.json", "history.csv", "metrics.json", "checkpoints"}

@@ -18,7 +18,7 @@ from pipelines.loop import TrainingData, training_steps
 from pipelines.open_data import open_data
 from pipelines.optimization import build_optimizer
 from pipelines.preparation import prepare_training
-from pipelines.session import start_session, wrap
+from pipelines.session import end_session, start_session, wrap
 from rebalance.data.table import ImageTable, Splits
 from rebalance.ranks import broadcast_state, gather, rank
 
@@ -34,7 +34,7 @@ def main() -> None:
         model=ModelConfig(model="small_cnn"),
         objective=ObjectiveConfig(method="balanced_softmax", sampler_rule="none"),
         optimization=OptimizationConfig(updates=updates, batch_size=64),
-        place=PlaceConfig(device="cpu", log="none"),
+        place=PlaceConfig(device="cpu", report_to="none"),
     )
     opened = open_data(config.data, session.device, Splits(table))
     prepared = prepare_training(config, opened, session.device)
@@ -70,6 +70,8 @@ def main() -> None:
     everyone = gather(mine)
     if rank() == 0:
         output.write_text(json.dumps({"ranks": everyone, "per_epoch": prepared.batches.updates_per_epoch}))
+    end_session()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Give a trained run another head, in a run folder of its own: second stages of decoupled training.
+
+config.yaml        of this stage
+first_stage.yaml   of the run that it began with
+everything else    as in a run of `rebalance train`
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipelines.config import RetrainConfig, TrainConfig
+from pipelines.config_files import from_dict, parse_pairs
+from pipelines.config_groups import MixingConfig, ObjectiveConfig
+from pipelines.console import log
+from pipelines.evaluation import predict_rows
+from pipelines.history import write_history
+from pipelines.loss_terms import parse_loss
+from pipelines.model_files import ModelDescription, TrainedClassifier, load_model
+from pipelines.open_data import OpenData, open_data
+from pipelines.optimization import check_optimization
+from pipelines.options import options_of, read_options
+from pipelines.preparation import Prepared, prepare_training
+from pipelines.results import claim_data, save_results
+from pipelines.runs import FIRST_STAGE, RunFolder, read_run_config
+from pipelines.second_stages import SECOND_STAGES, FirstStage, SecondStage
+from pipelines.session import Session, start_session
+from pipelines.training import TrainResult, announce, print_results
+from pipelines.training_run import TrainingRun
+from rebalance.classifier import Classifier
+from rebalance.errors import InputError, nearest
+from rebalance.files import read_json, sha256
+from rebalance.methods.base import Method
+from rebalance.ranks import barrier, is_main, seed_everything
+
+_WITH_PRIOR = ("balanced_softmax", "logit_adjustment", "paco", "gpaco", "bcl")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The run that a second stage begins with.
+
+    Args:
+        folder: Its folder.
+        config: What it was trained with.
+        model: What it left.
+    """
+
+    folder: Path
+    config: TrainConfig
+    model: TrainedClassifier
+
+
+def retrain(config: RetrainConfig) -> TrainResult:
+    """Make a second stage of a trained run, or go on where an earlier start was interrupted.
+
+    Raises:
+        InputError: Anything wrong with the config, the run, its data or the folder; nothing is written then.
+        RunError: A loss that is not finite; the last checkpoint stays.
+    """
+    place = config.place
+    options = _options(config)
+    check_optimization(config.optimization)
+    source = _read_source(config.run)
+    folder = place.output / "retrain" / (place.experiment or f"{_name(source.folder)}-{config.method}")
+    session = start_session(place.device, amp=config.optimization.amp, tracker=place.report_to, folder=folder)
+    if place.resume and (folder / "metrics.json").exists():
+        with RunFolder(folder, "retrain", config):
+            log.info("%s is finished already", folder)
+            return TrainResult(folder, read_json(folder / "metrics.json"))
+    training = _training_config(config, source, options)
+    opened = open_data(training.data, session.device)
+    if opened.classes != source.model.classes:
+        raise InputError(
+            f"the classes of {source.folder}", f"others in {training.data.data}", "restore the data it was trained on"
+        )
+    first = _first_stage(source, opened, session)
+    seed_everything(training.seed)
+    second = SECOND_STAGES[config.method](first, **options)
+    prepared = _prepared(second, training, opened, session)
+    with RunFolder(folder, "retrain", config, resume=place.resume) as run:
+        counts = opened.train.table.counts
+        weights = sha256(source.folder / "model" / "weights.safetensors")
+        claim_data(run, opened, (counts, np.zeros_like(counts)), first_stage=weights)
+        if is_main():
+            shutil.copyfile(source.folder / "config.yaml", run / FIRST_STAGE)
+        barrier()
+        facts = {"first_stage": str(source.folder), **second.facts}
+        if prepared is None:
+            assert isinstance(second.made, Classifier)
+            metrics = _save(run, second.made, second, training, opened, session, facts)
+        else:
+            announce(training, opened, prepared)
+            metrics = TrainingRun(training, opened, prepared, session, run, facts).run()
+    return TrainResult(folder, metrics)
+
+
+def _options(config: RetrainConfig) -> dict[str, Any]:
+    if config.method not in SECOND_STAGES:
+        raise InputError("a second stage", repr(config.method), nearest(config.method, SECOND_STAGES))
+    defaults = options_of(SECOND_STAGES[config.method])
+    return {**defaults, **read_options(config.method, defaults, parse_pairs(config.option, "-o"))}
+
+
+def _read_source(run: Path) -> _Source:
+    """The run to begin with; of a pipeline, the training that became its `model/`."""
+    saved = read_run_config(run)
+    if saved["command"] == "run":
+        if not (run / "metrics.json").exists():
+            raise InputError("a finished run", f"{run}, which is not", "start its command again to finish it")
+        run = run / "arms" / read_json(run / "metrics.json")["selected"]["arm"] / f"seed-{saved['seed']}"
+        saved = read_run_config(run)
+    if saved["command"] != "train":
+        raise InputError(
+            "a run of `rebalance train` or `rebalance run`", f"{run} of {saved['command']}", "give the first stage"
+        )
+    del saved["command"]
+    return _Source(run, from_dict(TrainConfig, saved), load_model(run))
+
+
+def _name(folder: Path) -> str:
+    """A name for what is made of a run; an arm of a pipeline is named after all three."""
+    path = folder.resolve()
+    if path.parents[1].name != "arms":
+        return path.name
+    return "-".join((path.parents[2].name, path.parent.name, path.name))
+
+
+def _training_config(config: RetrainConfig, source: _Source, options: dict[str, Any]) -> TrainConfig:
+    """The second stage as a training: on the real images, in the first view of the first stage."""
+    first = source.config
+    if first.synthetic is not None:
+        log.info("the first stage had synthetic images too; the second sees the real ones alone")
+    return replace(
+        first,
+        data=replace(first.data, image_size=source.model.image_size, augment=first.data.augment.split(",")[0]),
+        objective=ObjectiveConfig(method=config.method, sampler_rule=options.get("sampler_rule", "none")),
+        optimization=config.optimization,
+        synthetic=None,
+        mixing=MixingConfig(),
+        seed=first.seed if config.seed is None else config.seed,
+        place=config.place,
+    )
+
+
+def _first_stage(source: _Source, opened: OpenData, session: Session) -> FirstStage:
+    model = source.model.to(session.device)
+
+    def outputs(split: str, module: nn.Module) -> tuple[Tensor, Tensor] | None:
+        if split not in opened.tables:
+            return None
+        decoded = opened.tables[split]
+        rows = np.arange(len(decoded.table), dtype=np.int64)
+        parts = predict_rows(module.eval(), decoded, rows, model.mean, model.std)
+        return torch.cat([part for _, part in parts]), torch.from_numpy(decoded.table.targets).to(session.device)
+
+    return FirstStage(model.classifier, model.description, outputs, _prior_in(source.config))
+
+
+def _prior_in(config: TrainConfig) -> str:
+    """What of the objective has the class prior in it; "" for nothing."""
+    objective = config.objective
+    inner = [value for name, value in parse_pairs(objective.option, "-o").items() if name == "loss"]
+    losses = [parse_loss(text).name for text in objective.loss] or [objective.recipe, *inner]
+    return ", ".join(name for name in losses if name in _WITH_PRIOR)
+
+
+def _prepared(second: SecondStage, training: TrainConfig, opened: OpenData, session: Session) -> Prepared | None:
+    """What the training of the second stage is made of; None where nothing is trained."""
+    method = second.made
+    if not isinstance(method, Method):
+        return None
+
+    def build(*_: object) -> tuple[Method, ModelDescription]:
+        return method, second.description
+
+    return prepare_training(training, opened, session.device, build)
+
+
+def _save(
+    run: RunFolder,
+    classifier: Classifier,
+    second: SecondStage,
+    training: TrainConfig,
+    opened: OpenData,
+    session: Session,
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """What a run of no updates leaves."""
+    counts = opened.train.table.counts
+    everything = {
+        "method": training.objective.recipe,
+        "seed": training.seed,
+        "updates": 0,
+        "train_counts": counts.tolist(),
+        "synthetic_counts": np.zeros_like(counts).tolist(),
+        "selected": {"by": "computed, not trained"},
+        "kappa": 0.0,
+        **facts,
+    }
+    if is_main():
+        write_history(run / "history.csv", [])
+    return save_results(run.path, classifier.to(session.device), second.description, opened, session.device, everything)
+
+
+def retrain_command(config: RetrainConfig) -> None:
+    """`rebalance retrain`: make the second stage, then print the figures."""
+    print_results(retrain(config))

@@ -1,0 +1,46 @@
+"""Weights of torchvision networks from a local file; nothing is downloaded and nothing unpickled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from rebalance.errors import InputError
+
+
+def load_weights(net: nn.Module, path: Path, *, left_out: tuple[str, ...]) -> None:
+    """Load a file in torchvision's layout into `net`.
+
+    Args:
+        net: The network.
+        path: A .safetensors file, or a .pth file that loads with `weights_only`.
+        left_out: Prefixes of entries that are not loaded, such as the classifier.
+
+    Raises:
+        InputError: No such file, no weights, or weights of another network.
+    """
+    if not path.is_file():
+        raise InputError("a weights file", f"no file at {path}", "give the path of a .safetensors or .pth file")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:
+        raise InputError("a readable weights file", f"{path}: {error}", "save it as .safetensors") from error
+    wanted = net.state_dict()
+    kept: dict[str, Tensor] = {key: value for key, value in state.items() if not key.startswith(left_out)}
+    for key, value in wanted.items():
+        if key.startswith(left_out) or (key.endswith("num_batches_tracked") and key not in kept):
+            continue  # files from before torch 0.4.1 do not count batches
+        if key not in kept or kept[key].shape != value.shape:
+            got = f"shape {tuple(kept[key].shape)}" if key in kept else "nothing"
+            raise InputError(
+                f"{key} of shape {tuple(value.shape)} in {path.name}", got, "use weights of the same torchvision model"
+            )
+    if more := [key for key in kept if key not in wanted]:
+        raise InputError(f"the layers of the model in {path.name}", f"also {more[0]}", "name the model they are from")
+    net.load_state_dict(kept, strict=False)

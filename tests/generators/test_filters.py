@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from generators.filters import FLAT, LOOSER, Candidates, RealImages, Verdicts, judge
+from generators.manifest import KEPT, REJECTED, SPARE
+
+SIZE = 6
+AXIS = torch.eye(4)[0]
+FAR, TRAIN_COPY, KEPT_COPY = "far from the real images", "copy of a training image", "copy of a kept image"
+
+
+def feature(distance: float) -> Tensor:
+    """A unit vector at that cosine distance from the features of all real images."""
+    cosine = 1 - distance
+    return torch.tensor([cosine, (1 - cosine**2) ** 0.5, 0.0, 0.0])
+
+
+def images(n: int, seed: int = 0) -> Tensor:
+    return torch.rand(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def real(n: int = 5, limit: float = 0.2, last_limit: float = 0.5, copy_limit: float = 0.02) -> RealImages:
+    return RealImages(images(n, seed=99), AXIS.expand(n, 4), limit, last_limit, copy_limit)
+
+
+def candidates(distances: list[float], pixels: Tensor | None = None, finite: list[bool] | None = None) -> Candidates:
+    return Candidates(
+        images(len(distances)) if pixels is None else pixels,
+        torch.stack([feature(distance) for distance in distances]),
+        torch.ones(len(distances), dtype=torch.bool) if finite is None else torch.tensor(finite),
+    )
+
+
+def verdicts(given: Candidates, references: RealImages | None = None, wanted: int = 99, **options: Any) -> Verdicts:
+    return judge(given, real() if references is None else references, wanted, **{"floor": 0.0, **options})
+
+
+# Each gate alone
+
+
+def test_good_candidates_are_kept_without_a_reason() -> None:
+    found = verdicts(candidates([0.0, 0.1, 0.2]))
+    assert found.verdict == [KEPT] * 3
+    assert found.reason == [""] * 3
+    assert found.n_kept == 3
+    assert found.distance == pytest.approx([0.0, 0.1, 0.2], abs=1e-6)
+    assert found.limit == pytest.approx(0.2 * LOOSER)
+
+
+def test_far_candidates_fall_at_a_little_more_than_the_real_limit() -> None:
+    edge = 0.2 * LOOSER
+    found = verdicts(candidates([edge - 1e-4, edge + 1e-4, 1.9]))
+    assert found.reason == ["", FAR, FAR]
+    assert found.verdict == [KEPT, REJECTED, REJECTED]
+
+
+def test_flat_candidates_fall() -> None:
+    wave = torch.tensor([-1.0, 1.0]).repeat(3 * SIZE * SIZE // 2).view(1, 3, SIZE, SIZE)
+    std = float(wave.std())
+    pixels = 0.5 + wave * torch.tensor([0.99, 1.01, 0.0]).view(3, 1, 1, 1) * FLAT / std
+    assert verdicts(candidates([0.1] * 3, pixels), real(copy_limit=1e-6)).reason == ["flat", "", "flat"]
+
+
+def test_candidates_that_are_not_finite_fall_whatever_is_skipped() -> None:
+    pixels = images(3)
+    pixels[0] = float("nan")
+    pixels[1, 0, 0, 0] = float("inf")
+    found = verdicts(candidates([0.1] * 3, pixels, [False, False, True]), skip=("flat", "copy", "distance"))
+    assert found.reason == ["not finite", "not finite", ""]
+    assert found.verdict == [REJECTED, REJECTED, KEPT]
+
+
+def test_features_that_are_no_numbers_are_far() -> None:
+    given = candidates([0.1, 0.1])
+    features = given.features.clone()
+    features[0] = float("nan")
+    found = verdicts(replace(given, features=features))
+    assert found.reason == [FAR, ""]
+    assert found.distance[0] == 2.0
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_copies_of_training_images_fall_also_mirrored(mirrored: bool) -> None:
+    references = real()
+    noise = images(2, seed=5) - 0.5
+    noise /= noise.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    pixels = references.pixels[[3, 1]] + noise * torch.tensor([0.019, 0.021]).view(2, 1, 1, 1)
+    if mirrored:
+        pixels = pixels.flip(3)
+    found = verdicts(candidates([0.1, 0.1], pixels), references)
+    assert found.reason == [TRAIN_COPY, ""]
+    assert found.copy_distance == pytest.approx([0.019, 0.021], abs=1e-5)
+    assert found.nearest_real == [3, 1]
+
+
+def test_copies_of_kept_candidates_fall_but_not_of_rejected_or_spare_ones() -> None:
+    pixels = images(7)
+    pixels[2] = pixels[0] + 0.01  # of a kept one
+    pixels[3] = pixels[1]  # of a rejected one
+    pixels[6] = pixels[5]  # of a spare one
+    found = verdicts(candidates([0.1, 1.0, 0.1, 0.1, 0.1, 0.1, 0.1], pixels), wanted=3)
+    assert found.reason == ["", FAR, KEPT_COPY, "", "", "", ""]
+    assert found.verdict == [KEPT, REJECTED, REJECTED, KEPT, KEPT, SPARE, SPARE]
+
+
+def test_a_copy_of_a_copy_is_compared_with_what_was_kept() -> None:
+    pixels = images(1).repeat(3, 1, 1, 1) + torch.tensor([0.0, 0.015, 0.03]).view(3, 1, 1, 1)
+    assert verdicts(candidates([0.1] * 3, pixels)).reason == ["", KEPT_COPY, ""]
+
+
+def test_copies_are_found_across_blocks() -> None:
+    pixels = images(600)
+    pixels[300], pixels[599], pixels[301] = pixels[0], pixels[298], pixels[300]
+    found = verdicts(candidates([0.1] * 600, pixels), wanted=600)
+    assert [i for i, reason in enumerate(found.reason) if reason == KEPT_COPY] == [300, 301, 599]
+
+
+@pytest.mark.parametrize(
+    ("skip", "kept"),
+    [((), [0]), (("flat",), [0, 1]), (("copy",), [0, 2, 3]), (("distance",), [0, 4]), (("flat", "copy"), [0, 1, 2, 3])],
+)
+def test_a_gate_may_be_left_out(skip: tuple[str, ...], kept: list[int]) -> None:
+    references = real()
+    pixels = images(5)
+    pixels[1], pixels[2], pixels[3] = 0.5, references.pixels[0], pixels[0]
+    found = verdicts(candidates([0.1, 0.1, 0.1, 0.1, 1.0], pixels), references, skip=skip)
+    assert [i for i, verdict in enumerate(found.verdict) if verdict == KEPT] == kept
+
+
+def test_the_cheapest_reason_is_named() -> None:
+    references = replace(real(), pixels=torch.full((1, 3, SIZE, SIZE), 0.5), features=AXIS[None])
+    found = verdicts(candidates([1.0], torch.full((1, 3, SIZE, SIZE), 0.5)), references)
+    assert found.reason == ["flat"]
+    assert verdicts(candidates([1.0], references.pixels), references, skip=("flat",)).reason == [TRAIN_COPY]
+
+
+# How many
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 3, 5, 9])
+def test_the_first_that_pass_are_kept_and_no_more(wanted: int) -> None:
+    found = verdicts(candidates([0.1, 1.0, 0.1, 0.1, 1.0, 0.1]), wanted=wanted)
+    passing = [0, 2, 3, 5]
+    assert [i for i, verdict in enumerate(found.verdict) if verdict == KEPT] == passing[:wanted]
+    assert [i for i, verdict in enumerate(found.verdict) if verdict == SPARE] == passing[wanted:]
+    assert found.n_kept == min(wanted, 4)
+
+
+def test_the_gate_is_loosened_step_by_step_until_the_floor_is_reached() -> None:
+    given = candidates([0.1, 0.25, 0.24, 0.4, 0.45])
+    found = verdicts(given, wanted=4, floor=0.75)
+    assert found.verdict == [KEPT, KEPT, KEPT, REJECTED, REJECTED]
+    assert found.limit == pytest.approx(0.2 * LOOSER**5)  # 0.2553, the first step beyond 0.25
+    assert verdicts(given, wanted=4, floor=0.5).verdict.count(KEPT) == 2
+    assert verdicts(given, wanted=4, floor=0.0).limit == pytest.approx(0.2 * LOOSER)
+
+
+def test_the_gate_is_not_loosened_beyond_what_real_images_show() -> None:
+    given = candidates([0.24, 0.26, 0.3])
+    found = verdicts(given, real(last_limit=0.27), wanted=3, floor=1.0)
+    assert found.verdict == [KEPT, KEPT, REJECTED]
+    assert found.limit <= 0.27 < found.limit * LOOSER
+
+
+def test_the_gate_is_not_loosened_before_all_candidates_are_there() -> None:
+    given = candidates([0.25, 0.25])
+    assert verdicts(given, wanted=2, floor=1.0, final=False).n_kept == 0
+    assert verdicts(given, wanted=2, floor=1.0, final=True).n_kept == 2
+
+
+def test_the_floor_is_rounded_up() -> None:
+    given = candidates([0.1, 0.25, 0.3])
+    assert verdicts(given, wanted=3, floor=0.34).n_kept == 2
+
+
+@pytest.mark.parametrize(
+    "limits", [{"limit": 0.0, "last_limit": 0.0}, {"limit": 0.0, "last_limit": 1.0}, {"limit": float("nan")}]
+)
+def test_real_images_without_a_usual_distance_do_not_hang(limits: dict[str, float]) -> None:
+    found = verdicts(candidates([0.5, 0.5], torch.full((2, 3, SIZE, SIZE), 0.5)), real(**limits), wanted=5, floor=1.0)
+    assert found.verdict == [REJECTED] * 2
+
+
+@pytest.mark.parametrize("skip", [(), ("distance",)])
+def test_a_floor_out_of_reach_ends_all_the_same(skip: tuple[str, ...]) -> None:
+    found = verdicts(candidates([0.1, 1.5]), wanted=50, floor=1.0, skip=skip)
+    assert found.n_kept == (2 if skip else 1)
+
+
+def test_a_class_of_one_real_image() -> None:
+    found = verdicts(candidates([0.1, 0.3, 0.1]), real(1), wanted=2)
+    assert found.verdict == [KEPT, REJECTED, KEPT]
+    assert found.nearest_real == [0, 0, 0]
+
+
+# All of it, against a plain loop
+
+
+def judged_by_loops(
+    pixels: np.ndarray, features: np.ndarray, references: RealImages, wanted: int, floor: float
+) -> tuple[list[str], list[str]]:
+    real_pixels, real_features = references.pixels.double().numpy(), references.features.double().numpy()
+
+    def rms(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.sqrt(((a - b) ** 2).mean()))
+
+    limit = references.limit * LOOSER
+    while True:
+        outcome, reason, kept = [], [], []
+        for image, feature in zip(pixels, features, strict=True):
+            far = np.mean(sorted(1 - feature @ r for r in real_features)[:5]) > limit
+            why = ""
+            if image.std(ddof=1) < FLAT:
+                why = "flat"
+            elif min(min(rms(image, r), rms(image[:, :, ::-1], r)) for r in real_pixels) <= references.copy_limit:
+                why = TRAIN_COPY
+            elif far:
+                why = FAR
+            elif kept and min(rms(image, k) for k in kept) <= references.copy_limit:
+                why = KEPT_COPY
+            full = len(kept) >= wanted
+            outcome.append(REJECTED if why else SPARE if full else KEPT)
+            reason.append(why)
+            if outcome[-1] == KEPT:
+                kept.append(image)
+        if len(kept) >= np.ceil(floor * wanted) or limit * LOOSER > references.last_limit:
+            return outcome, reason
+        limit *= LOOSER
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(0, 30), st.sampled_from([0.0, 0.5, 1.0]))
+def test_verdicts_are_those_of_a_plain_loop(seed: int, n: int, wanted: int, floor: float) -> None:
+    stream = torch.Generator().manual_seed(seed)
+    references = RealImages(
+        images(7, seed + 1), F.normalize(torch.randn(7, 4, generator=stream), dim=1), 0.3, 0.9, copy_limit=0.05
+    )
+    pixels = images(n, seed)
+    for i in range(n):  # some copies, some flat ones
+        kind = int(torch.randint(6, (), generator=stream))
+        other = int(torch.randint(7, (), generator=stream))
+        if kind == 0:
+            pixels[i] = references.pixels[other] + 0.02
+        elif kind == 1:
+            pixels[i] = references.pixels[other].flip(2)
+        elif kind == 2:
+            pixels[i] = pixels[min(other, i)] - 0.03
+        elif kind == 3:
+            pixels[i] = 0.5 + 0.01 * (pixels[i] - 0.5)
+    features = F.normalize(torch.randn(n, 4, generator=stream), dim=1)
+    found = judge(Candidates(pixels, features, torch.ones(n, dtype=torch.bool)), references, wanted, floor=floor)
+    outcome, reason = judged_by_loops(pixels.double().numpy(), features.double().numpy(), references, wanted, floor)
+    assert found.verdict == outcome
+    assert found.reason == reason

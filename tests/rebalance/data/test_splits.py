@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rebalance.data.splits import hold_out_test, hold_out_validation, make_long_tailed, stratified_folds
+from rebalance.data.table import ImageTable, Splits
+from rebalance.errors import InputError
+
+GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "losses.json").read_text())["cases"]
+NAMES = ("bear", "cat", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay", "kiwi", "lynx", "mole")
+
+
+def table(targets: list[int] | np.ndarray, n_classes: int | None = None) -> ImageTable:
+    ids = np.asarray(targets, dtype=np.int64)
+    return ImageTable([str(i) for i in range(len(ids))], ids, NAMES[: n_classes or int(ids.max()) + 1])
+
+
+def of_counts(*counts: int) -> ImageTable:
+    """Images of each class, scattered over the table."""
+    ids = np.repeat(np.arange(len(counts)), counts)
+    return table(np.random.default_rng(0).permutation(ids), len(counts))
+
+
+def rows(part: ImageTable | None) -> list[int]:
+    assert part is not None
+    return [int(str(image)) for image in part.images]
+
+
+# The long tail
+
+
+@pytest.mark.parametrize("case", [c for c in GOLDEN if c["method"] == "imbalanced_subset"], ids=lambda c: c["name"])
+def test_the_published_subset_comes_out(case: dict[str, Any]) -> None:
+    inputs, expected = case["inputs"], case["expected"]
+    splits = Splits(table(inputs["targets"]), test=table([0, 1]))
+    cut = make_long_tailed(splits, 1 / inputs["imb_factor"], inputs["imb_type"], inputs["seed"])
+    assert rows(cut.train) == expected["indices"]
+    assert cut.train.targets.tolist() == expected["targets"]
+    assert cut.train.counts.tolist() == expected["counts"]
+    assert cut.test is splits.test
+
+
+def test_twelve_classes_get_the_golden_profile() -> None:
+    (case,) = [c for c in GOLDEN if c["name"] == "img_num_per_cls/exp_N1200_C12_0.05"]
+    cut = make_long_tailed(Splits(of_counts(*[100] * 12)), 20)
+    assert cut.train.counts.tolist() == case["expected"]["counts"]
+    assert cut.notes == ("training split cut to an imbalance factor of 20 (exp): 399 images",)
+
+
+def test_a_class_too_small_for_the_profile_is_named() -> None:
+    with pytest.raises(InputError, match="at least 8 images of 'cat' for an imbalance factor of 10; got 3"):
+        make_long_tailed(Splits(of_counts(57, 3, 20)), 10, "exp")
+
+
+# Validation
+
+
+def test_validation_is_stratified_and_leaves_train_the_rest() -> None:
+    splits = hold_out_validation(Splits(of_counts(200, 100, 50)), 0.1)
+    assert splits.val is not None
+    assert splits.val.counts.tolist() == [20, 10, 5]
+    assert splits.train.counts.tolist() == [180, 90, 45]
+    assert sorted(rows(splits.train) + rows(splits.val)) == list(range(350))
+    assert splits.notes == ("35 training images (10%) held out for validation",)
+
+
+def test_labels_stay_with_their_images() -> None:
+    whole = of_counts(60, 50)
+    splits = hold_out_validation(Splits(whole), 0.2)
+    for part in (splits.train, splits.val):
+        assert part is not None
+        assert part.targets.tolist() == whole.targets[rows(part)].tolist()
+
+
+@pytest.mark.parametrize(
+    ("counts", "fraction", "message"),
+    [
+        ((200, 44, 100), 0.1, r"5 validation images in every class; got 4 of the 44 images of 'cat'"),
+        ((200, 44, 3), 0.1, r"got 0 of the 3 images of 'dog'; leave out --val-fraction"),
+        ((200, 1, 100), 0.9, r"got 0 of the 1 images of 'cat'"),
+        ((5, 200), 0.99, r"got 4 of the 5 images of 'bear'"),
+    ],
+)
+def test_a_class_too_small_to_hold_out_from_is_named(counts: tuple[int, ...], fraction: float, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        hold_out_validation(Splits(of_counts(*counts)), fraction)
+
+
+def test_train_keeps_an_image_of_every_class() -> None:
+    splits = hold_out_validation(Splits(of_counts(6, 200)), 0.99)
+    assert splits.train.counts.tolist() == [1, 2]
+
+
+def test_no_second_validation_or_test_split() -> None:
+    part = of_counts(100, 100)
+    with pytest.raises(InputError, match="leave out --val-fraction"):
+        hold_out_validation(Splits(part, val=part), 0.1)
+    with pytest.raises(InputError, match="leave out --test-fraction"):
+        hold_out_test(Splits(part, test=part), 0.1)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5, float("nan")])
+def test_fractions_outside_the_open_interval_are_refused(fraction: float) -> None:
+    with pytest.raises(InputError, match=r"a --val-fraction in \(0, 1\)"):
+        hold_out_validation(Splits(of_counts(100, 100)), fraction)
+    with pytest.raises(InputError, match=r"a --test-fraction in \(0, 1\)"):
+        hold_out_test(Splits(of_counts(100, 100)), fraction)
+
+
+# Test
+
+
+def test_a_test_split_takes_one_image_of_small_classes_and_none_of_single_images() -> None:
+    splits = hold_out_test(Splits(of_counts(100, 10, 3, 2, 1)), 0.2)
+    assert splits.test is not None
+    assert splits.test.counts.tolist() == [20, 2, 1, 1, 0]
+    assert splits.train.counts.tolist() == [80, 8, 2, 1, 1]
+    assert splits.notes == (
+        "no test split: 24 training images (20% of each class) held out for the test",
+        "classes of one image have no test image: fox",
+    )
+
+
+def test_an_empty_class_gives_nothing() -> None:
+    splits = hold_out_test(Splits(of_counts(10, 0, 10)), 0.5)
+    assert splits.test is not None
+    assert splits.test.counts.tolist() == [5, 0, 5]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 40), min_size=2, max_size=6), st.floats(0.01, 0.99), st.integers(0, 2**32 - 1))
+def test_every_image_is_in_one_split_and_no_class_leaves_train(counts: list[int], fraction: float, seed: int) -> None:
+    whole = of_counts(*counts)
+    splits = hold_out_test(Splits(whole), fraction, seed)
+    assert sorted(rows(splits.train) + rows(splits.test)) == list(range(sum(counts)))
+    assert ((splits.train.counts > 0) == (whole.counts > 0)).all()
+
+
+def test_the_seed_alone_decides_and_global_state_is_left_alone() -> None:
+    splits = Splits(of_counts(60, 50))
+    np.random.seed(1)
+    before = np.random.get_state()[1]
+    first = rows(hold_out_test(splits, 0.2, 3).test)
+    assert np.array_equal(before, np.random.get_state()[1])
+    np.random.seed(2)
+    assert rows(hold_out_test(splits, 0.2, 3).test) == first
+    assert rows(hold_out_test(splits, 0.2, 4).test) != first
+    assert rows(hold_out_validation(splits, 0.2, 3).val) == rows(hold_out_validation(splits, 0.2, 3).val)
+
+
+# Folds
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=8), st.integers(2, 7), st.integers(0, 2**32 - 1))
+def test_folds_spread_every_class_and_all_images_evenly(counts: list[int], n_folds: int, seed: int) -> None:
+    targets = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    folds = stratified_folds(targets, n_folds, seed)
+    assert folds.shape == targets.shape
+    for part in [targets == label for label in range(len(counts))] + [np.ones(len(targets), dtype=bool)]:
+        sizes = np.bincount(folds[part], minlength=n_folds)
+        assert len(sizes) == n_folds
+        assert sizes.max() - sizes.min() <= 1
+
+
+def test_folds_are_the_same_for_the_same_seed() -> None:
+    targets = np.arange(60) % 3
+    np.testing.assert_array_equal(stratified_folds(targets, 5, 1), stratified_folds(targets, 5, 1))
+    assert not np.array_equal(stratified_folds(targets, 5, 1), stratified_folds(targets, 5, 2))

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from rebalance.averaging import MovingAverage
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+
+
+def test_the_average_follows_by_a_decay_that_warms_up() -> None:
+    module = network()
+    average = MovingAverage(module, 0.5)
+    expected = module[0].weight.detach().clone()
+    for t in range(20):
+        with torch.no_grad():
+            module[0].weight.add_(1.0)
+        average.update(module, t)
+        d = min(0.5, (1 + t) / (10 + t))
+        expected = d * expected + (1 - d) * module[0].weight.detach()
+    torch.testing.assert_close(average.average[0].weight, expected)
+    assert (1 + 8) / (10 + 8) == 0.5  # so that both branches were walked
+
+
+def test_batch_norm_statistics_are_averaged_and_counters_copied() -> None:
+    module = network()
+    average = MovingAverage(module, 0.9)
+    for t in range(3):
+        module(torch.full((4, 4), 10.0 + t))
+        average.update(module, t)
+    ours, theirs = average.average[1], module[1]
+    assert isinstance(ours, nn.BatchNorm1d)
+    assert isinstance(theirs, nn.BatchNorm1d)
+    assert ours.num_batches_tracked is not None
+    assert int(ours.num_batches_tracked) == 3
+    assert not torch.equal(ours.running_mean, theirs.running_mean)  # type: ignore[arg-type]
+
+
+def test_a_decay_of_zero_is_a_copy() -> None:
+    module = network()
+    average = MovingAverage(module, 0.0)
+    nn.init.uniform_(module[0].weight)
+    average.update(module, 1000)
+    torch.testing.assert_close(average.average.state_dict(), module.state_dict())
+
+
+def test_the_average_is_apart_from_the_module_and_learns_nothing() -> None:
+    module = network()
+    average = MovingAverage(module)
+    assert not any(parameter.requires_grad for parameter in average.parameters())
+    assert all(parameter.requires_grad for parameter in module.parameters())
+    before = average.average[0].weight.clone()
+    nn.init.zeros_(module[0].weight)
+    assert torch.equal(average.average[0].weight, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_any_floating_point_type(dtype: torch.dtype) -> None:
+    module = network().to(dtype)
+    average = MovingAverage(module, 0.5)
+    nn.init.ones_(module[0].weight)
+    average.update(module, 1000)
+    assert average.average[0].weight.dtype == dtype
+    expected = (network()[0].weight.to(dtype) + 1) / 2
+    torch.testing.assert_close(average.average[0].weight, expected.detach(), rtol=1e-2, atol=1e-2)
