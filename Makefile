@@ -4,7 +4,9 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 RUN_DEMO = $(BIN)/rebalance run digits
 
-.PHONY: demo test test-slow lint clean
+LOWEST := $(VENV)/lowest
+
+.PHONY: demo test test-slow test-lowest lint clean
 
 demo: $(VENV)/.installed
 	$(RUN_DEMO)
@@ -14,6 +16,10 @@ test: $(VENV)/.installed-dev lint
 
 test-slow: $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest --timeout 3600
+
+test-lowest: $(LOWEST)/.installed
+	PYTHONPATH=$(LOWEST) $(BIN)/python -m pytest tests/rebalance/resampling tests/rebalance/samplers \
+		tests/generators/test_estimator.py tests/pipelines/test_estimator.py tests/pipelines/test_estimator_contract.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -31,6 +37,11 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/.installed
+
+$(LOWEST)/.installed: tests/lowest.txt | $(VENV)/.installed-dev
+	rm -rf $(LOWEST)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(LOWEST) --requirement tests/lowest.txt
+	touch $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

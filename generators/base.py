@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -38,6 +40,22 @@ class Job:
         return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+NOT_FINITE, UNSAFE = "not finite", "safety checker"
+"""Why an image was not made."""
+
+
+class Generated(NamedTuple):
+    """Images and why some are missing.
+
+    Args:
+        images: (N, 3, S, S) float32 in [0, 1] on the CPU; NaN where there is no image.
+        failures: Of each image: nothing, `NOT_FINITE` or `UNSAFE`.
+    """
+
+    images: Tensor
+    failures: list[str]
+
+
 class ImageGenerator(Protocol):
     """Jobs → images."""
 
@@ -45,5 +63,41 @@ class ImageGenerator(Protocol):
     def fingerprint(self) -> str:
         """Hash of the weights; part of every job's id."""
 
-    def generate(self, jobs: Sequence[Job]) -> Tensor:
-        """Images (N, 3, S, S) float32 in [0, 1] on the CPU, in the order of the jobs; NaN where sampling failed."""
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a manifest should say of the generator: weights, precision, device, versions."""
+
+    def batches(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        """The jobs in groups that are best made together."""
+
+    def prepare(self, jobs: Sequence[Job]) -> None:
+        """Do once what all of these jobs need."""
+
+    def generate_checked(self, jobs: Sequence[Job]) -> Generated:
+        """Images of the jobs, in their order, and why some are missing."""
+
+
+def check_finite(images: Tensor) -> Generated:
+    """Images (N, 3, S, S) and which of them failed; those have a pixel that is no number."""
+    finite = torch.isfinite(images).flatten(1).all(dim=1).tolist()
+    return Generated(images, ["" if good else NOT_FINITE for good in finite])
+
+
+def resize_images(images: Tensor, size: int | None) -> Tensor:
+    """Images (N, 3, H, W) in [0, 1] at another size, antialiased; None leaves them as they are."""
+    if size is None or size == images.shape[-1]:
+        return images
+    scaled = F.interpolate(images, size=(size, size), mode="bicubic", antialias=True, align_corners=False)
+    return scaled.clamp(0, 1)
+
+
+def group_jobs(jobs: Sequence[Job], kind: Callable[[Job], Any], batch_size: int) -> list[list[Job]]:
+    """Batches of jobs of one kind, each in the order given; kinds in sorted order."""
+    kinds: dict[Any, list[Job]] = {}
+    for job in jobs:
+        kinds.setdefault(kind(job), []).append(job)
+    return [
+        kinds[one][start : start + batch_size]
+        for one in sorted(kinds)
+        for start in range(0, len(kinds[one]), batch_size)
+    ]

@@ -12,6 +12,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -20,7 +21,7 @@ from diffusers import DPMSolverMultistepScheduler, UNet2DModel
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from generators.base import Job
+from generators.base import Generated, Job, check_finite, group_jobs, resize_images
 from rebalance.errors import InputError
 from rebalance.files import read_json, write_json, write_tensors
 
@@ -94,7 +95,7 @@ def build_unet(settings: NetworkSettings) -> UNet2DModel:
 
 
 @final
-class ClassConditionalDiffusion:
+class ClassConditionalGenerator:
     """A trained class-conditional diffusion model.
 
     Args:
@@ -102,13 +103,23 @@ class ClassConditionalDiffusion:
         settings: What it was built from.
         batch_size: Images sampled at a time; every batch is padded to it, since the shape changes the last bits.
         amp: "no" or "bf16".
+        output_size: Height and width of the images handed out, by an antialiased resize; by default as they are made.
     """
 
-    def __init__(self, unet: nn.Module, settings: NetworkSettings, *, batch_size: int = 128, amp: str = "no") -> None:
+    def __init__(
+        self,
+        unet: nn.Module,
+        settings: NetworkSettings,
+        *,
+        batch_size: int = 128,
+        amp: str = "no",
+        output_size: int | None = None,
+    ) -> None:
         self.unet = unet.eval().requires_grad_(False)
         self.settings = settings
         self.batch_size = batch_size
         self.amp = amp
+        self.output_size = output_size
         self.fingerprint = hashlib.sha256(_weight_bytes(unet)).hexdigest()
 
     def to(self, device: torch.device | str) -> Self:
@@ -116,8 +127,29 @@ class ClassConditionalDiffusion:
         self.unet.to(device)
         return self
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """See `ImageGenerator`."""
+        device = next(self.unet.parameters()).device
+        return {
+            "network": f"class-conditional U-Net, {self.settings.image_size} px, trained on the data",
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "versions": {name: version(name) for name in ("torch", "diffusers")},
+        }
+
+    def batches(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        """See `ImageGenerator`: jobs of equal steps and guidance."""
+        return group_jobs(jobs, lambda job: (job.settings["steps"], job.settings["guidance"]), self.batch_size)
+
+    def prepare(self, jobs: Sequence[Job]) -> None:
+        """See `ImageGenerator`; there is nothing to prepare."""
+
+    def generate_checked(self, jobs: Sequence[Job]) -> Generated:
+        """See `ImageGenerator`."""
+        return check_finite(self.generate(jobs))
+
     def generate(self, jobs: Sequence[Job]) -> Tensor:
-        """See `ImageGenerator`. Jobs of one batch share `steps` and `guidance`."""
+        """Images (N, 3, S, S) of the jobs; those of one batch share `steps` and `guidance`."""
         images = [torch.zeros((0, 3, self.settings.image_size, self.settings.image_size))]
         for start in range(0, len(jobs), self.batch_size):
             part = jobs[start : start + self.batch_size]
@@ -125,7 +157,7 @@ class ClassConditionalDiffusion:
             if len(kinds) > 1:
                 raise InputError("jobs of equal steps and guidance", str(sorted(kinds)), "group the jobs by them")
             images.append(self._sample(part, *kinds.pop()))
-        return torch.cat(images)
+        return resize_images(torch.cat(images), self.output_size)
 
     @torch.no_grad()
     def _sample(self, jobs: Sequence[Job], steps: int, guidance: float) -> Tensor:
@@ -156,7 +188,7 @@ class ClassConditionalDiffusion:
         write_tensors(folder / "unet.safetensors", self.unet.state_dict())
 
     @classmethod
-    def load(cls, folder: Path, *, batch_size: int = 128, amp: str = "no") -> Self:
+    def load(cls, folder: Path, *, batch_size: int = 128, amp: str = "no", output_size: int | None = None) -> Self:
         """The model that `save` wrote.
 
         Raises:
@@ -173,7 +205,7 @@ class ClassConditionalDiffusion:
             raise InputError("a whole generator folder", f"{folder}: {error}", "train the generator again") from error
         if noise_schedule != NOISE_SCHEDULE:
             raise InputError("a generator of this version's noise schedule", str(folder), "train the generator again")
-        return cls(unet, settings, batch_size=batch_size, amp=amp)
+        return cls(unet, settings, batch_size=batch_size, amp=amp, output_size=output_size)
 
 
 def _weight_bytes(module: nn.Module) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote
 
 from PIL import Image
@@ -14,6 +15,12 @@ from rebalance.data.table import ByteArray
 from rebalance.files import write_bytes
 
 MARK = "synthetic"
+_DESCRIPTION, _DOCUMENT = 0x010E, 0x010D
+"""EXIF tags of WebP and JPEG: ImageDescription holds the mark, DocumentName the job id."""
+
+ImageKind = Literal["png", "webp", "jpeg"]
+SUFFIXES: dict[ImageKind, str] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
+_KINDS = {suffix: kind for kind, suffix in SUFFIXES.items()}
 
 
 def to_pixels(image: Tensor) -> ByteArray:
@@ -22,19 +29,32 @@ def to_pixels(image: Tensor) -> ByteArray:
     return pixels
 
 
-def encode_png(pixels: ByteArray, job_id: str) -> bytes:
-    """PNG bytes, the same for the same pixels and job."""
-    info = PngInfo()
-    info.add_text("Source", MARK)
-    info.add_text("Job", job_id)
+def encode_image(pixels: ByteArray, job_id: str, kind: ImageKind = "png") -> bytes:
+    """Bytes of an image file, the same for the same pixels and job.
+
+    PNG and WebP keep every pixel, WebP in a quarter of the time; JPEG (quality 95, full colour) takes about a third of
+    the room.
+    """
     buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info)
+    image = Image.fromarray(pixels)
+    if kind == "png":
+        info = PngInfo()
+        info.add_text("Source", MARK)
+        info.add_text("Job", job_id)
+        image.save(buffer, "PNG", pnginfo=info)
+        return buffer.getvalue()
+    exif = Image.Exif()
+    exif[_DESCRIPTION], exif[_DOCUMENT] = MARK, job_id
+    if kind == "webp":
+        image.save(buffer, "WEBP", lossless=True, method=0, exif=exif)
+    else:
+        image.save(buffer, "JPEG", quality=95, subsampling=0, exif=exif)
     return buffer.getvalue()
 
 
-def write_png(path: Path, pixels: ByteArray, job_id: str) -> bytes:
-    """Write a PNG file, whole or not at all; its bytes."""
-    content = encode_png(pixels, job_id)
+def write_image(path: Path, pixels: ByteArray, job_id: str) -> bytes:
+    """Write an image file of the kind that its suffix says, whole or not at all; its bytes."""
+    content = encode_image(pixels, job_id, _KINDS[path.suffix])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content)
     return content

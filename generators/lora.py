@@ -8,6 +8,7 @@ LoRA, 2022; Gal et al., An Image is Worth One Word (textual inversion), 2023.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import warnings
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from torch import Tensor
 from generators.prompt_embeddings import LearntTokens
 from generators.stable_diffusion_checkpoint import Checkpoint
 from rebalance.errors import InputError, RunError
-from rebalance.files import read_json, sha256, write_json, write_tensors
+from rebalance.files import read_json, sha256, write_bytes, write_json, write_tensors
 
 WEIGHTS, TOKENS, FACTS = "pytorch_lora_weights.safetensors", "tokens.safetensors", "adapter.json"
 TRAINED = "trained"
@@ -45,6 +46,18 @@ class Adapter:
     tokens: LearntTokens | None
 
 
+def adapter_file(path: Path) -> Path:
+    """The weights of an adapter: the file itself, or that of a folder.
+
+    Raises:
+        InputError: There are none.
+    """
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file() or file.suffix != ".safetensors":
+        raise InputError(f"an adapter folder with {WEIGHTS}, or a safetensors file", str(path), "check the path")
+    return file
+
+
 def load_adapter(path: Path, unet: Any, checkpoint: Checkpoint) -> Adapter:
     """Put an adapter on a U-Net.
 
@@ -57,10 +70,8 @@ def load_adapter(path: Path, unet: Any, checkpoint: Checkpoint) -> Adapter:
         InputError: No adapter, one for text encoders too, or one whose layers the U-Net does not have: the libraries
             would go on without it.
     """
-    folder, name = (path, WEIGHTS) if path.is_dir() else (path.parent, path.name)
-    file = folder / name
-    if not file.is_file() or file.suffix != ".safetensors":
-        raise InputError(f"an adapter folder with {WEIGHTS}, or a safetensors file", str(path), "check the path")
+    file = adapter_file(path)
+    folder, name = file.parent, file.name
     kind: Any = StableDiffusionXLPipeline if checkpoint.xl else StableDiffusionPipeline
     try:
         state, alphas, metadata = kind.lora_state_dict(
@@ -118,9 +129,10 @@ def save_adapter(
     kind.save_lora_weights(
         building,
         unet_lora_layers={name: tensor.detach().cpu().contiguous() for name, tensor in layers.items()},
-        unet_lora_adapter_metadata=config.to_dict(),  # type: ignore[no-untyped-call]
+        unet_lora_adapter_metadata=_ordered(config.to_dict()),  # type: ignore[no-untyped-call]
         weight_name=WEIGHTS,
     )
+    _order_metadata(building / WEIGHTS)
     names = () if tokens is None else tokens.names
     if tokens is not None:
         write_tensors(building / TOKENS, tokens.vectors)
@@ -144,6 +156,22 @@ def read_tokens(folder: Path) -> LearntTokens | None:
     if any(len(part) != len(names) for part in vectors.values()):
         raise InputError(f"{len(names)} tokens", f"another number in {folder / TOKENS}", "train the adapter again")
     return LearntTokens(names, vectors)
+
+
+def _ordered(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` with lists for sets, whose order, and with it the file's hash, differs from process to process."""
+    return {name: sorted(value) if isinstance(value, set) else value for name, value in values.items()}
+
+
+def _order_metadata(file: Path) -> None:
+    """Sort the metadata in a safetensors file's header; the library writes them in another order in each process."""
+    content = file.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    write_bytes(file, len(text).to_bytes(8, "little") + text + content[end:])
 
 
 def _put_on(unet: Any, kind: Any, state: dict[str, Tensor], alphas: Any, metadata: Any, name: str, file: Path) -> None:

@@ -21,7 +21,8 @@ from rebalance.errors import InputError
 from rebalance.files import sha256, write_text
 
 Row = dict[str, Any]
-"""job, class, label, index, seed, generator, path, sha256, finite; in the manifest also verdict, reason, scores."""
+"""job, class, label, index, seed, generator, path, sha256, bytes, the job's settings, made_by (the generator's facts),
+and failure where there is no image; in the manifest also verdict, reason, scores."""
 
 KEPT, REJECTED, SPARE = "kept", "rejected", "spare"
 
@@ -51,26 +52,30 @@ class Journal:
 
     def append(self, rows: Iterable[Row]) -> None:
         """Add rows and wait until they are on disk."""
-        for row in rows:
-            self._file.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
+        lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows]
+        if not lines:
+            return
+        self._file.writelines(lines)
         self._file.flush()
         os.fsync(self._file.fileno())
 
 
-def read_journals(folder: Path, root: Path) -> dict[str, Row]:
+def read_journals(folder: Path, root: Path, known: Mapping[str, Row] | None = None) -> dict[str, Row]:
     """Job id → row, for the rows of all journals in `folder` whose image is whole.
 
     Args:
         folder: Where the journals are.
         root: What the rows' paths are relative to.
+        known: Rows whose images need not be looked at again.
     """
+    seen = known or {}
     rows: dict[str, Row] = {}
     for journal in sorted(folder.glob("*.jsonl")):
         for line in _lines(journal):
             try:
                 row = json.loads(line)
                 job = str(row["job"])
-                whole = row["path"] is None or sha256(root / row["path"]) == row["sha256"]
+                whole = row["path"] is None or seen.get(job) == row or sha256(root / row["path"]) == row["sha256"]
             except (ValueError, KeyError, TypeError, OSError):
                 continue  # a torn line, or an image that is missing or was changed
             if whole:
@@ -156,7 +161,7 @@ def _flat(row: Mapping[str, Any]) -> Row:
     flat: Row = {}
     for name, value in row.items():
         if isinstance(value, dict):
-            flat |= {f"{name}.{key}": item for key, item in value.items()}
+            flat |= {f"{name}.{key}": item for key, item in _flat(value).items()}
         else:
             flat[name] = value
     return flat

@@ -91,9 +91,10 @@ def real_distances(
     """
     members = [np.flatnonzero(targets == label) for label in range(n_classes)]
     own = [mean_distance(features[m], features[m], exclude_self=True) if len(m) > 1 else None for m in members]
+    pools = {n: _with_few_neighbours(features, members, n) for n in {len(rows) for rows in members}}
     limits, last = np.zeros(n_classes), np.zeros(n_classes)
     for label, rows in enumerate(members):
-        pooled = _with_few_neighbours(features, members, len(rows))
+        pooled = pools[len(rows)]
         pooled_limit = float(torch.quantile(pooled, quantile))
         distances = own[label]
         n = 0 if distances is None else len(distances)

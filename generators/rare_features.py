@@ -60,7 +60,7 @@ class RareFeatureGenerator(nn.Module):
             them None, as in the original, so that an optimiser passes them by (no weight decay, no momentum).
 
     Raises:
-        InputError: A strength or share out of range, an unknown layout, or a head that is none or all of the classes.
+        InputError: A number out of range, an unknown layout, or a head that is none or all of the classes.
     """
 
     is_tail: Tensor
@@ -83,6 +83,10 @@ class RareFeatureGenerator(nn.Module):
             raise InputError("a strength in (0, 1]", repr(strength), "use 1 to pair the whole of the larger group")
         if layout not in ("official", "per_location"):
             raise InputError("layout 'official' or 'per_location'", repr(layout), "name one of the two")
+        if n_centers < 1 or contrast_channels < 1:
+            raise InputError(
+                "n_centers >= 1 and contrast_channels >= 1", f"{n_centers} and {contrast_channels}", "use 15 and 256"
+            )
         is_tail = _tail_classes(counts, head_share, head_classes)
         n_classes = len(is_tail)
         self.register_buffer("is_tail", is_tail, persistent=False)

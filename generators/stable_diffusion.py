@@ -13,13 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from generators.base import Job
+from generators.base import NOT_FINITE, UNSAFE, Generated, Job, group_jobs, resize_images
 from generators.latent_sampling import Condition, Sampling, draw_noise, make_scheduler, sample_latents
 from generators.lora import load_adapter
 from generators.prompt_embeddings import PromptEmbedder
@@ -31,27 +30,12 @@ from rebalance.data.decoding import decode
 from rebalance.data.table import Image, content_hash
 from rebalance.errors import InputError, RunError
 
-NOT_FINITE, UNSAFE = "not finite", "safety checker"
-"""Why an image was not made."""
-
 _SLICED_SIZE = 256
 """From this size (px) on the VAE takes images one by one: they are large enough, and a batch needs many gigabytes."""
 
 _NEEDED = {"mode", "prompt", "negative", "steps", "guidance", "scheduler"}
 _Kind = tuple[str, int, float, str, float, str]
 """What the jobs of one batch share: adapter, steps, guidance, scheduler, strength, mode."""
-
-
-class Generated(NamedTuple):
-    """Images and why some are missing.
-
-    Args:
-        images: (N, 3, S, S) float32 in [0, 1] on the CPU; NaN where there is no image.
-        failures: Of each image: nothing, `NOT_FINITE` or `UNSAFE`.
-    """
-
-    images: Tensor
-    failures: list[str]
 
 
 @final
@@ -144,8 +128,27 @@ class StableDiffusion:
         self._embedders[adapter].embed(prompts, self.device)
 
     def generate(self, jobs: Sequence[Job]) -> Tensor:
-        """See `ImageGenerator`; images that the safety checker objects to are NaN too."""
+        """The images of `generate_checked` alone; those that the safety checker objects to are NaN too."""
         return self.generate_checked(jobs).images
+
+    def batches(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        """See `ImageGenerator`: jobs of one adapter, strength and sampler."""
+        return group_jobs(jobs, _kind, self.settings.batch_size or 1)
+
+    def prepare(self, jobs: Sequence[Job]) -> None:
+        """Embed the jobs' prompts.
+
+        Raises:
+            InputError: An unknown adapter, or too long a prompt.
+        """
+        texts: dict[str, dict[str, None]] = {}
+        for job in jobs:
+            own = texts.setdefault(job.settings.get("adapter", ""), {})
+            own |= dict.fromkeys((job.settings["prompt"], job.settings["negative"]))
+        for adapter, own in texts.items():
+            if adapter not in self._embedders:
+                raise InputError("an adapter that was loaded", adapter, "hand its folder to the generator")
+            self.embed(own, adapter)
 
     def generate_checked(self, jobs: Sequence[Job]) -> Generated:
         """Images of the jobs, in their order, and why some are missing.
@@ -157,11 +160,7 @@ class StableDiffusion:
         groups: dict[_Kind, list[int]] = {}
         for place, job in enumerate(jobs):
             groups.setdefault(_kind(job), []).append(place)
-        for adapter in dict.fromkeys(kind[0] for kind in groups):
-            if adapter not in self._embedders:
-                raise InputError("an adapter that was loaded", adapter, "hand its folder to the generator")
-            told = [job.settings for job in jobs if job.settings.get("adapter", "") == adapter]
-            self.embed([text for one in told for text in (one["prompt"], one["negative"])], adapter)
+        self.prepare(jobs)
         size = self.settings.output_size or self.settings.size
         assert size is not None
         images, failures = torch.empty(len(jobs), 3, size, size), [""] * len(jobs)
@@ -207,7 +206,7 @@ class StableDiffusion:
             ) from error
         finally:
             torch.backends.cudnn.benchmark = benchmark
-        images = self._finish(images[: len(jobs)])
+        images = resize_images(images[: len(jobs)], self.settings.output_size).cpu()
         finite = torch.isfinite(images).flatten(1).all(dim=1)
         failures = [
             UNSAFE if flag else "" if good else NOT_FINITE
@@ -253,12 +252,6 @@ class StableDiffusion:
         scaled = (latents / self.vae.config.scaling_factor).to(self._vae_dtype)
         images: Tensor = self.vae.decode(scaled).sample.float()
         return (images / 2 + 0.5).clamp(0, 1)
-
-    def _finish(self, images: Tensor) -> Tensor:
-        size = self.settings.output_size
-        if size is not None and size != images.shape[-1]:
-            images = F.interpolate(images, size=(size, size), mode="bicubic", antialias=True, align_corners=False)
-        return images.clamp(0, 1).cpu()
 
     def _use(self, adapter: str) -> None:
         if adapter:

@@ -74,11 +74,13 @@ def load_tokenizer(checkpoint: Checkpoint, name: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the libraries' progress bars from standing between ours."""
-    shown = transformers_logging.is_progress_bar_enabled()
+    """Keep the libraries' progress bars from standing between ours, and their words: what is wrong is raised."""
+    shown, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(verbosity)
         if shown:
             transformers_logging.enable_progress_bar()

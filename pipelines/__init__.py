@@ -1,6 +1,6 @@
-"""What a user runs: each command as a function of its config.
+"""What a user runs: each command as a function of its config, and training as a scikit-learn classifier.
 
-The functions load torch and the rest on first use, so that `rebalance --help` answers at once.
+They load torch and the rest on first use, so that `rebalance --help` answers at once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pipelines.config import (
     InspectConfig,
     RebalanceConfig,
     ReportConfig,
+    RetrainConfig,
     SynthesizeConfig,
     TrainConfig,
 )
@@ -20,29 +21,33 @@ from pipelines.config_groups import (
     BudgetConfig,
     DataConfig,
     FilterConfig,
-    GeneratorConfig,
     MixingConfig,
     ModelConfig,
     ObjectiveConfig,
     OptimizationConfig,
     PlaceConfig,
 )
+from pipelines.generator_config import GeneratorConfig, ImageFilesConfig, StableDiffusionConfig
 
 if TYPE_CHECKING:
+    from pipelines.estimator import RebalancedImageClassifier
     from pipelines.evaluation import evaluate
     from pipelines.inspection import inspect
     from pipelines.model_files import load_model
     from pipelines.rebalancing import rebalance_and_train
     from pipelines.reporting import report
+    from pipelines.retraining import retrain
     from pipelines.synthesis import synthesize
     from pipelines.training import train
 
-_FUNCTIONS = {
+_MODULES = {
+    "RebalancedImageClassifier": "pipelines.estimator",
     "evaluate": "pipelines.evaluation",
     "inspect": "pipelines.inspection",
     "load_model": "pipelines.model_files",
     "rebalance_and_train": "pipelines.rebalancing",
     "report": "pipelines.reporting",
+    "retrain": "pipelines.retraining",
     "synthesize": "pipelines.synthesis",
     "train": "pipelines.training",
 }
@@ -53,6 +58,7 @@ __all__ = [
     "EvaluateConfig",
     "FilterConfig",
     "GeneratorConfig",
+    "ImageFilesConfig",
     "InspectConfig",
     "MixingConfig",
     "ModelConfig",
@@ -60,7 +66,10 @@ __all__ = [
     "OptimizationConfig",
     "PlaceConfig",
     "RebalanceConfig",
+    "RebalancedImageClassifier",
     "ReportConfig",
+    "RetrainConfig",
+    "StableDiffusionConfig",
     "SynthesizeConfig",
     "TrainConfig",
     "evaluate",
@@ -68,15 +77,16 @@ __all__ = [
     "load_model",
     "rebalance_and_train",
     "report",
+    "retrain",
     "synthesize",
     "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _FUNCTIONS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_FUNCTIONS[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -20,6 +20,7 @@ ARM_TITLES = {
     "replay": "re-balanced + replay",
     "unfiltered": "re-balanced + synthetic, unfiltered",
     "synthetic": "re-balanced + synthetic, filtered",
+    "feedback": "re-balanced + synthetic, in rounds",
 }
 METRIC_TITLES = {
     "balanced_accuracy": "balanced accuracy",
@@ -38,6 +39,7 @@ _COMPARED = (
     ("synthetic", "rebalanced"),
     ("synthetic", "replay"),
     ("synthetic", "unfiltered"),
+    ("feedback", "synthetic"),
 )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -95,7 +95,7 @@ class Switches:
         head: Head.
         scale: Scale of a cosine head.
         mix: Batch mix; "none" takes the recipe's away.
-        rare: Rare-feature generator; False takes the recipe's away.
+        rare: Rare-feature generator; True is the recipe's, or the default one.
     """
 
     losses: tuple[LossSpec, ...] | None = None
@@ -103,7 +103,7 @@ class Switches:
     head: str | None = None
     scale: float | None = None
     mix: MixSpec | str | None = None
-    rare: RareSpec | bool | None = None
+    rare: RareSpec | Literal[True] | None = None
 
     def apply(self, parts: Composition) -> Composition:
         """The recipe's composition with the user's parts."""
@@ -117,7 +117,7 @@ class Switches:
         if self.rare is True:
             chosen["rare"] = parts.rare or RareSpec()
         elif self.rare is not None:
-            chosen["rare"] = self.rare or None
+            chosen["rare"] = self.rare
         return replace(parts, **chosen)
 
     def refuse(self, method: str, *allowed: str) -> None:
@@ -127,9 +127,11 @@ class Switches:
             InputError: A switch that is set and not `allowed`.
         """
         for name, flag in SWITCH_FLAGS.items():
-            if name not in allowed and getattr(self, name) not in (None, False, "none"):
+            if name not in allowed and getattr(self, name) not in (None, "none"):
                 raise InputError(
-                    f"{method} without {flag}", f"{flag}, which {method} has its own way of", f"leave out {flag}"
+                    f"{method} without {flag}",
+                    f"{flag}, which {method} has its own way of",
+                    f"leave out {flag}; `rebalance methods {method}` lists its options",
                 )
 
 
@@ -169,6 +171,10 @@ class Problem:
         head = parts.head or ("cosine" if needs_cosines else "linear")
         if head not in _HEADS:
             raise InputError("a head", repr(head), nearest(head, _HEADS))
+        if head == "linear" and parts.scale is not None:
+            raise InputError(
+                "--head cosine with --head-scale", "a linear head, which has no scale", "leave out --head-scale"
+            )
         classifier = Classifier(self.backbone, len(self.classes), head=head, scale=_scale(parts, terms, head))
         if head == "linear" and any(spec.name in SIGMOID_LOSSES for spec in parts.losses):
             assert isinstance(classifier.head, nn.Linear)
@@ -184,10 +190,17 @@ class Problem:
         )
 
     def _generation(self, spec: RareSpec) -> Generation:
-        stage = spec.stage if spec.stage is not None else len(self.backbone.stages) - 1
+        n_stages = len(self.backbone.stages)
+        if n_stages < 2:
+            raise InputError(
+                "a backbone of at least two stages for the rare-feature generator",
+                f"{self.backbone.name or type(self.backbone).__name__}, which has {n_stages}",
+                "use --model resnet32, say",
+            )
+        stage = spec.stage if spec.stage is not None else n_stages - 1
         if not 0 <= spec.start <= 1:
             raise InputError("--rsg-start in [0, 1]", f"{spec.start:g}", "use 0.8, the paper's")
-        channels = self.backbone.stage_channels[min(max(stage, 1), len(self.backbone.stages)) - 1]
+        channels = self.backbone.stage_channels[min(max(stage, 1), n_stages) - 1]
         generator = RareFeatureGenerator(self.counts, channels, **spec.options)
         return Generation(generator, stage, spec.start, {"cesc": 0.1, "mv": 0.01})
 

@@ -15,13 +15,13 @@ from pipelines.config_groups import (
     BudgetConfig,
     DataConfig,
     FilterConfig,
-    GeneratorConfig,
     MixingConfig,
     ModelConfig,
     ObjectiveConfig,
     OptimizationConfig,
     PlaceConfig,
 )
+from pipelines.generator_config import GeneratorConfig, ImageFilesConfig, StableDiffusionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class TrainConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
     synthetic: Path | None = None
-    """Folder that `rebalance synthesize` wrote, or any folder of class folders."""
+    """Folder that `rebalance synthesize` wrote, its shards alone, or any folder of class folders."""
     synthetic_set: Literal["kept", "unfiltered", "replay"] = "kept"
     """Which of its images: those that passed the gates; the first ones whatever the gates say; or, as a control, real
     images repeated as often as images were kept."""
@@ -91,10 +91,12 @@ class SynthesizeConfig:
     """Folder to write; by default under runs/synthesize."""
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    stable_diffusion: StableDiffusionConfig = field(default_factory=StableDiffusionConfig)
+    files: ImageFilesConfig = field(default_factory=ImageFilesConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     amp: Literal["no", "bf16"] = "no"
-    """Precision of the generator."""
+    """Precision of the generator; see --dtype for Stable Diffusion."""
     seed: int = 0
     """Everything random is derived from it."""
     dry_run: bool = False
@@ -107,7 +109,7 @@ class SynthesizeConfig:
     """cpu, cuda, mps; auto takes the accelerator if there is one."""
 
 
-Arm = Literal["ce", "rebalanced", "replay", "unfiltered", "synthetic"]
+Arm = Literal["ce", "rebalanced", "replay", "unfiltered", "synthetic", "feedback"]
 ARMS: tuple[Arm, ...] = ("ce", "rebalanced", "replay", "unfiltered", "synthetic")
 
 
@@ -122,10 +124,16 @@ class RebalanceConfig:
     mixing: MixingConfig = field(default_factory=MixingConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    stable_diffusion: StableDiffusionConfig = field(default_factory=StableDiffusionConfig)
+    files: ImageFilesConfig = field(default_factory=ImageFilesConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
     arms: tuple[Arm, ...] = ARMS
     """What is compared: plain cross entropy; the method; and the method with as many real images repeated, with
     generated images as they come, and with generated images that passed the gates."""
+    rounds: int = 1
+    """Above 1, one more arm, feedback: the budget of the arm synthetic is given out in so many rounds, each to the
+    classes that validation still fails on after the round before. Needs a validation split, such as by --val-fraction.
+    """
     seeds: int = 3
     """Trainings of each arm; arms are paired by seed."""
     seed: int = 0
@@ -136,7 +144,7 @@ class RebalanceConfig:
     tune_folds: int = 0
     """Folds of the training split to validate the candidates by, each with a generator of its own, where there is no
     validation split; 0 does without."""
-    select: Literal["auto", "ce", "rebalanced", "synthetic"] = "auto"
+    select: Literal["auto", "ce", "rebalanced", "synthetic", "feedback"] = "auto"
     """The arm whose first seed becomes model/. auto: the best by validation; without any rebalanced, since the test
     split is no judge."""
     max_minutes: float = 60.0

@@ -20,7 +20,7 @@ C = TypeVar("C")
 UNSET = "<unset>"
 """Stands for a positional argument that a config file leaves to the command line."""
 
-_WITHOUT_EFFECT = {"place", "out", "resume", "dry_run", "max_minutes", "workers", "cache_gb", "device", "download"}
+_WITHOUT_EFFECT = set("place out resume dry_run max_minutes max_gb workers cache_gb device download offline".split())
 """Settings that change no result, so a run may be resumed with others."""
 
 
@@ -144,8 +144,11 @@ def _parse(cls: type[C], known: Mapping[str, dataclasses.Field[Any]], settings: 
     """A config from flat settings, or None where tyro refuses one."""
     arguments: list[str] = []
     for name, field in known.items():
+        value = settings.get(name, UNSET)
+        if value is None and str(field.type) == "bool":
+            continue  # a name without a value
         if name in settings or _is_required(field):
-            arguments += _arguments(field, settings.get(name, UNSET))
+            arguments += _arguments(field, value)
     try:
         with redirect_stderr(StringIO()):  # tyro's own words speak of flags
             config = tyro.cli(cls, args=arguments, config=(OmitArgPrefixes,), console_outputs=False)

@@ -59,8 +59,8 @@ class ModelConfig:
     """The network."""
 
     model: str = "auto"
-    """Backbone: small_cnn, resnet20, resnet32, resnet56, or a torchvision ResNet/ResNeXt such as resnet50 or
-    resnext50_32x4d. auto: by image size, small_cnn up to 16 px, resnet32 up to 64 px, else resnet50."""
+    """Backbone: small_cnn, resnet20, resnet32, resnet56, unet, mobilenet_v2, or a torchvision ResNet/ResNeXt such as
+    resnet50 or resnext50_32x4d. auto: by image size, small_cnn up to 16 px, resnet32 up to 64 px, else resnet50."""
     stem: Literal["auto", "imagenet", "small"] = "auto"
     """First layers of torchvision networks: 7×7 stride 2 with max-pool, or 3×3 stride 1; auto: small up to 64 px."""
     weights: Annotated[Path | None, arg(aliases=["--initial-checkpoint"])] = None
@@ -82,8 +82,8 @@ class ObjectiveConfig:
     """Classification head; by default what the losses need."""
     head_scale: float | None = None
     """Factor from cosines to logits; by default that of the loss, or 30."""
-    rsg: bool | None = None
-    """Generate rare features inside the network (RSG); by default as the recipe does."""
+    rsg: bool = False
+    """Generate rare features inside the network (RSG), with any method that is composed; the method rsg does anyway."""
     rsg_start: float | None = None
     """Share of training from which they are generated; 0.8 by default."""
     mix: Annotated[str | None, arg(metavar="NAME[:ALPHA]")] = None
@@ -141,8 +141,9 @@ class OptimizationConfig:
     """Largest norm of the gradient."""
     model_ema: Annotated[float | None, arg(metavar="DECAY")] = None
     """Average the weights with this decay, for example 0.999, and keep the average as the model."""
-    amp: Literal["no", "bf16", "fp16"] = "no"
-    """Precision of the forward pass; losses stay in float32."""
+    amp: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """Precision of the forward pass; losses stay in float32. auto: bf16 for images beyond 16 px where the device
+    computes it faster, else float32; fp16 needs a GPU."""
     channels_last: bool = True
     """Memory layout that convolutions prefer."""
     compile: bool = False
@@ -203,43 +204,31 @@ class BudgetConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
-    """The class-conditional diffusion model, trained on the training images themselves."""
-
-    generator_size: int | None = None
-    """Height and width of generated images, px; by default the images' own, at most 64."""
-    generator_channels: tuple[int, ...] | None = None
-    """U-Net channels at each resolution; by default by size: 32 64 up to 16 px, 64 128 128 up to 32 px."""
-    generator_updates: int | None = None
-    """Updates; by default 1,000 up to 16 px, else 20,000."""
-    generator_batch_size: int | None = None
-    """Images per update; by default 64 up to 16 px, else 256."""
-    generator_lr: float | None = None
-    """Learning rate of AdamW; by default 1e-3 up to 16 px, else 4e-4."""
-    generator_ema: float = 0.999
-    """Decay of the averaged weights, with warm-up."""
-    label_exponent: float = 0.5
-    """Classes are drawn in proportion to n_c to this power while the generator trains: 1 as they are, 0 alike."""
-    label_drop: float = 0.1
-    """Share of labels replaced by the null class, for guidance."""
-    guidance: float = 2.0
-    """Strength of classifier-free guidance; 1 is none, above 3 diversity suffers."""
-    steps: int = 20
-    """Sampling steps."""
-    sampling_batch: int | None = None
-    """Images sampled at a time; fixed and padded, since it changes their bytes. By default 128 on a CPU, else 512."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class FilterConfig:
     """Which generated images are kept."""
 
-    skip_gate: UseAppendAction[tuple[Literal["flat", "copy", "distance"], ...]] = ()
-    """A gate to leave out."""
+    skip_gate: UseAppendAction[
+        tuple[Literal["flat", "duplicate", "hash", "copy", "distance", "third-class", "text"], ...]
+    ] = ()
+    """A gate to leave out. What is not finite, cannot be decoded, or was objected to by a safety checker is no image,
+    and never kept."""
+    hash_distance: int = 4
+    """Images whose perceptual hashes differ in at most this many of 64 bits count as one; from 32 px up, and fewer
+    where real images of a class are as near to one another."""
     distance_quantile: float = 0.975
     """A kept image is no farther from its class's real images than this quantile of theirs from one another."""
     floor: float = 0.5
     """Share of its budget that a class gets even if the distance gate has to be loosened step by step."""
+    third_class: float = 0.9
+    """Drop an image where the classifier gives this probability to a class that is neither the image's own nor the one
+    usually taken for it."""
+    clip: Path | None = None
+    """Local folder of a CLIP model, in transformers' layout. With it an image has to agree with its class's name as
+    the class's real images do; without it there is no such gate."""
+    text_quantile: float = 0.025
+    """Share of the real images that agree less with their class's name than a kept image has to."""
+    distance_in: Literal["classifier", "clip"] = "classifier"
+    """Whose features the distances are taken in."""
     features: Path | None = None
     """Run folder whose classifier gives the features; by default one is trained on the real images."""
     feature_updates: int = 1000

@@ -1,4 +1,8 @@
-"""Contact sheets: for each class a row of real images, of kept ones, and of rejected ones with the reason."""
+"""Contact sheets: for each class a row of real images, of kept ones, and of rejected ones with the reason.
+
+Two more rows show the kept images that are most like a real one, in pixels, above that real one: what a generator has
+learnt by heart is seen there first.
+"""
 
 from __future__ import annotations
 
@@ -34,17 +38,24 @@ def write_contact_sheets(folder: Path, rows: Sequence[Row], table: ImageTable, p
         own = sorted((row for row in rows if row["class"] == name), key=lambda row: int(row["index"]))
         if not own:
             continue
-        members = np.flatnonzero(table.targets == label)[:COLUMNS]
-        real = [pixels[i].permute(1, 2, 0).numpy() for i in members]
+        members = np.flatnonzero(table.targets == label)
+        real = [_array(pixels[i]) for i in members[:COLUMNS]]
         kept = [row for row in own if row["verdict"] == KEPT]
+        closest = sorted(kept, key=lambda row: float(row["scores"]["copy_distance"]))[:COLUMNS]
         rejected = _varied([row for row in own if row["verdict"] == REJECTED])
         parts = [
-            (f"real ({int((table.targets == label).sum())})", real, [""] * len(real)),
+            (f"real ({len(members)})", real, [""] * len(real)),
             (f"kept ({len(kept)})", _read(folder, kept[:COLUMNS]), [""] * len(kept[:COLUMNS])),
             (
                 f"rejected ({sum(row['verdict'] == REJECTED for row in own)} of {len(own)})",
                 _read(folder, rejected),
                 [str(row["reason"]) for row in rejected],
+            ),
+            (f"kept, most like a real image ({len(closest)})", _read(folder, closest), [""] * len(closest)),
+            (
+                "the real image that each is most like",
+                [_array(pixels[members[row["scores"]["nearest_real"]]]) for row in closest],
+                [f"{100 * row['scores']['copy_distance']:.0f} % apart" for row in closest],
             ),
         ]
         draw_sheet(name, parts).save(target / f"{folder_name(name)}.png")
@@ -70,6 +81,12 @@ def draw_sheet(title: str, parts: Sequence[tuple[str, Sequence[ByteArray], Seque
                 draw.text((left, top + _TEXT + _GAP + _TILE + 12 * line), words, fill=_FAINT, font=small)
         top += height
     return sheet
+
+
+def _array(pixels: Tensor) -> ByteArray:
+    """(3, S, S) → (S, S, 3)."""
+    array: ByteArray = pixels.permute(1, 2, 0).numpy()
+    return array
 
 
 def _enlarge(pixels: ByteArray) -> Image.Image:

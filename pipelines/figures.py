@@ -16,6 +16,9 @@ REAL, SYNTHETIC, ACCENT = "#2f6db3", "#e0912f", "#b33a3a"
 COLOURS = ("#8c96a3", "#2f6db3", "#5aa469", "#c06fbd", "#e0912f", "#b33a3a", "#4a9d9c", "#7a5fc0")
 _MAX_LABELS = 40
 _MIN_BIN_IMAGES = 5
+MAX_PANELS = 12
+"""Classes whose distances are drawn."""
+_PANEL_COLUMNS = 4
 
 mpl.rcParams.update(
     {
@@ -161,6 +164,34 @@ def confusion(classes: Sequence[str], matrix: npt.ArrayLike) -> Figure:
         for i, j in zip(*np.nonzero(share >= 0.01), strict=True):
             colour = "white" if share[i, j] > 0.5 else INK
             axes.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", fontsize=6, color=colour)
+    return figure
+
+
+def distance_histograms(classes: Sequence[tuple[str, Mapping[str, Any], float]]) -> Figure:
+    """How far real images are from one another, and kept and rejected candidates from them; a panel for each class.
+
+    Args:
+        classes: Name, histogram ("edges", and counts "real", "kept", "rejected"), and the limit of the gate.
+    """
+    rows = -(-len(classes) // _PANEL_COLUMNS)
+    figure = Figure(figsize=(7.2, 1.5 * rows + 0.3))
+    panels = figure.subplots(rows, _PANEL_COLUMNS, squeeze=False).ravel()
+    looks = (("rejected", COLOURS[0], 0.55), ("real", REAL, 0.55), ("kept", SYNTHETIC, 0.55))
+    for panel, (name, histogram, limit) in zip(panels, classes, strict=False):
+        edges = np.asarray(histogram["edges"], dtype=np.float64)
+        for part, colour, alpha in looks:
+            counts = np.asarray(histogram[part], dtype=np.float64)
+            if counts.sum():
+                panel.stairs(100 * counts / counts.sum(), edges, fill=True, color=colour, alpha=alpha)
+        panel.axvline(limit, color=INK, lw=1, ls="--")
+        panel.set_title(name if len(name) <= 22 else f"{name[:21]}…", fontsize=8)
+        panel.set_xlim(0, edges[-1])
+        panel.tick_params(labelsize=7)
+        panel.locator_params(nbins=4)
+    for panel in panels[len(classes) :]:
+        panel.set_axis_off()
+    panels[0].set_ylabel("%", fontsize=8)
+    figure.tight_layout(pad=0.6)
     return figure
 
 

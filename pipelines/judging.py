@@ -1,26 +1,69 @@
-"""The real images that candidates are judged by, seen through a classifier's features."""
+"""The real images that candidates are judged by, seen through a classifier's features and, if given, through CLIP's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from generators.class_names import readable
+from generators.confusions import third_class, usual_confusions
 from generators.filters import Candidates, RealImages, Verdicts, judge
+from generators.image_text import ImageText, agreement_limits, check_clip_folder
 from generators.manifest import Row
 from generators.neighbours import real_distances
+from generators.perceptual_hash import SMALLEST, hash_limit, perceptual_hashes
 from pipelines.config_groups import FilterConfig
+from pipelines.console import log
 from pipelines.model_files import TrainedClassifier
 from rebalance.data.augmentation import normalize
 from rebalance.data.decoding import decode
 from rebalance.data.table import ImageTable
+from rebalance.errors import InputError
 
 _COPY_QUANTILE = 0.01
+_BLOCK = 256
+_COMPARED = 32  # px; pixels are compared at this size, or at their own if that is smaller
+
+
+class Marks(NamedTuple):
+    """What tells whether two images are the same one; never their full pixels.
+
+    Args:
+        pixels: At most 32 px, (N, 3, h, h) uint8.
+        digests: Hash of all pixels, (N,).
+        hashes: Perceptual hashes of the images and of the mirrored ones, (N, 64) each; None for small images.
+    """
+
+    pixels: Tensor
+    digests: list[bytes]
+    hashes: tuple[Tensor, Tensor] | None
+
+
+class _Look(NamedTuple):
+    """What is kept of images once they were looked at."""
+
+    marks: Marks
+    logits: Tensor
+    features: Tensor
+    """Unit vectors of the space that the distance gate works in."""
+    measured: Tensor
+    """Unit vectors of the space that quality is measured in: CLIP's if there is one."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A candidate."""
+
+    look: _Look
+    failure: str
 
 
 @final
@@ -33,69 +76,192 @@ class Judge:
         table: Their table.
         config: Gates.
         folder: What the candidates' paths are relative to.
+        names: Class → what CLIP is to call it, where that is not the class name read as words.
+
+    Attributes:
+        members: Rows of each class in the real images.
+        real: What is kept of the real images.
+        distances: The limits of the distance gate, by class.
+        hash_limit: Differing bits up to which two perceptual hashes count as one image; -1 if they are not compared.
+        agreement_limits: Lowest usual agreement with the class's name, by class; None without CLIP.
     """
 
     def __init__(
-        self, model: TrainedClassifier, pixels: Tensor, table: ImageTable, config: FilterConfig, folder: Path
+        self,
+        model: TrainedClassifier,
+        pixels: Tensor,
+        table: ImageTable,
+        config: FilterConfig,
+        folder: Path,
+        names: Mapping[str, str] | None = None,
     ) -> None:
+        check_gates(config)
         self.model = model
         self.config = config
         self.folder = folder
-        self.pixels = pixels
+        self.size = int(pixels.shape[-1])
+        self.clip = None if config.clip is None else ImageText(config.clip, model.mean.device)
         self.members = [torch.from_numpy(np.flatnonzero(table.targets == c)) for c in range(len(table.classes))]
-        self.real_features = self.features(pixels)
+        self.real = self.look(pixels)
         self.distances = real_distances(
-            self.real_features,
-            pixels.flatten(1).float() / 255,
+            self.real.features,
+            self.real.marks.pixels.flatten(1).float() / 255,
             table.targets,
             len(table.classes),
             quantile=config.distance_quantile,
             copy_quantile=_COPY_QUANTILE,
         )
-        self._seen: dict[str, tuple[Tensor, Tensor]] = {}  # job id → pixels, features
+        self.hash_limit = -1
+        if self.real.marks.hashes is not None:
+            self.hash_limit = hash_limit(self.real.marks.hashes[0], self.members, config.hash_distance)
+            if self.hash_limit < config.hash_distance and "hash" not in config.skip_gate:
+                taken = "is off" if self.hash_limit < 0 else f"takes {self.hash_limit} bits"
+                log.info("real images of one class are alike in perceptual hash: the hash gate %s", taken)
+        self._counts = torch.from_numpy(table.counts)
+        self._digests = frozenset(self.real.marks.digests)
+        shares = [self.real.logits[rows].double().softmax(dim=1).mean(dim=0) for rows in self.members]
+        self._usual = usual_confusions(torch.stack(shares))
+        self.real = self.real._replace(logits=self.real.logits[:0].clone())  # of many classes they are large
+        self.agreement_limits = None
+        if self.clip is not None:
+            self._texts = self.clip.classes([(names or {}).get(name, readable(name)) for name in table.classes])
+            scores = (self.real.measured * self._texts[torch.from_numpy(table.targets)]).sum(dim=1)
+            self.agreement_limits = agreement_limits(scores, table.targets, len(table.classes), config.text_quantile)
+        self._seen: dict[str, _Seen] = {}  # by job id
+
+    def look(self, images: Tensor) -> _Look:
+        """Everything that is measured of uint8 images (N, 3, S, S), on the CPU."""
+        return _joined([self._look(part) for part in torch.split(images, _BLOCK)])
 
     @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
-        """Unit feature vectors (N, D) of uint8 images (N, 3, S, S), on the CPU."""
-        size, device = self.model.image_size, self.model.mean.device
-        backbone = self.model.classifier.backbone
-        parts = [torch.zeros((0, backbone.n_features))]
-        for part in torch.split(images, 256):
-            part = part if part.shape[-1] == size else resize(part, size)
-            batch = normalize(part.to(device), self.model.mean, self.model.std)
-            parts.append(F.normalize(backbone(batch).float().cpu(), dim=1))
-        return torch.cat(parts)
+    def _look(self, images: Tensor) -> _Look:
+        logits, features = self._classify(images)
+        measured = features if self.clip is None else self.clip.images(images)
+        return _Look(self.marks(images), logits, measured if self.config.distance_in == "clip" else features, measured)
+
+    def marks(self, images: Tensor) -> Marks:
+        """What tells uint8 images (N, 3, S, S) apart, on the CPU."""
+        images = images.cpu() if images.shape[-1] == self.size else resize(images.cpu(), self.size)
+        return Marks(
+            images if self.size <= _COMPARED else resize(images, _COMPARED),
+            [hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in images],
+            (perceptual_hashes(images), perceptual_hashes(images.flip(3))) if self.size >= SMALLEST else None,
+        )
+
+    def _classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, C) and unit feature vectors (N, D) of the classifier."""
+        classifier = self.model.classifier
+        images = images.to(self.model.mean.device)
+        sized = images if images.shape[-1] == self.model.image_size else resize(images, self.model.image_size)
+        maps = classifier.backbone.run(normalize(sized, self.model.mean, self.model.std))
+        pooled = classifier.backbone.pool(maps)
+        logits = classifier.logits(maps if classifier.takes_maps else pooled)
+        return logits.float().cpu(), F.normalize(pooled.float().cpu(), dim=1)
 
     def __call__(self, label: int, rows: Sequence[Row], wanted: int, *, final: bool) -> Verdicts:
-        """Verdicts over the candidates `rows` of class `label`, in plan order; see `generators.filters.judge`."""
-        self._look_at([row for row in rows if row["job"] not in self._seen])
-        seen = [self._seen[row["job"]] for row in rows]
+        """Verdicts over the candidates `rows` of class `label`, in plan order; see `generators.filters.judge`.
+
+        A row without a path says why in "failure".
+        """
+        seen = self.candidates(rows)
+        failures = [self._seen[row["job"]].failure for row in rows]
+        third = None
+        if len(self.members) > 2:
+            third = third_class(seen.logits, label, int(self._usual[label]), self._counts)
+        agreement = None if self.clip is None else seen.measured @ self._texts[label]
         candidates = Candidates(
-            pixels=torch.stack([pixels for pixels, _ in seen]).float() / 255,
-            features=torch.stack([features for _, features in seen]),
-            finite=torch.tensor([row["path"] is not None for row in rows]),
+            seen.marks.pixels.float() / 255,
+            seen.features,
+            failures,
+            seen.marks.digests,
+            seen.marks.hashes,
+            third,
+            agreement,
         )
+        members = self.members[label]
         real = RealImages(
-            pixels=self.pixels[self.members[label]].float() / 255,
-            features=self.real_features[self.members[label]],
+            pixels=self.real.marks.pixels[members].float() / 255,
+            features=self.real.features[members],
             limit=float(self.distances.limits[label]),
             last_limit=float(self.distances.last_limit[label]),
             copy_limit=self.distances.copy_limit,
+            digests=self._digests,
+            hashes=None if self.real.marks.hashes is None else self.real.marks.hashes[0],
+            hash_limit=self.hash_limit,
+            third_class_limit=self.config.third_class,
+            agreement_limit=-1.0 if self.agreement_limits is None else float(self.agreement_limits[label]),
         )
         return judge(candidates, real, wanted, floor=self.config.floor, skip=self.config.skip_gate, final=final)
 
-    def _look_at(self, rows: Sequence[Row]) -> None:
-        if not rows:
-            return
-        pixels = torch.stack([self._read(row) for row in rows])
-        for row, image, features in zip(rows, pixels, self.features(pixels), strict=True):
-            self._seen[row["job"]] = (image, features)
+    def candidates(self, rows: Sequence[Row]) -> _Look:
+        """What is kept of candidates, in the order of `rows`; each is read once."""
+        missing = [row for row in rows if row["job"] not in self._seen]
+        for start in range(0, len(missing), _BLOCK):
+            part = missing[start : start + _BLOCK]
+            images, failures = zip(*(self._read(row) for row in part), strict=True)
+            look = self._look(torch.stack(images))
+            for i, row in enumerate(part):
+                self._seen[row["job"]] = _Seen(_rows(look, slice(i, i + 1)), failures[i])
+        return _joined([_rows(self.real, slice(0)), *(self._seen[row["job"]].look for row in rows)])
 
-    def _read(self, row: Row) -> Tensor:
-        """Pixels (3, S, S) uint8 of a candidate; black where it was not finite and has no file."""
+    def _read(self, row: Row) -> tuple[Tensor, str]:
+        """Pixels (3, S, S) uint8 of a candidate, and why there are none; black then."""
+        blank = torch.zeros((3, self.size, self.size), dtype=torch.uint8)
         if row["path"] is None:
-            return torch.zeros_like(self.pixels[0])
-        return torch.from_numpy(decode(str(self.folder / row["path"])).copy()).permute(2, 0, 1)
+            return blank, str(row.get("failure") or "not finite")
+        try:
+            pixels = decode(str(self.folder / row["path"]), self.size)
+        except OSError:
+            return blank, "not decodable"
+        return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous(), ""
+
+
+def _rows(look: _Look, rows: slice) -> _Look:
+    """Some rows of a look."""
+    pixels, digests, hashes = look.marks
+    some = Marks(pixels[rows], digests[rows], None if hashes is None else (hashes[0][rows], hashes[1][rows]))
+    return _Look(some, look.logits[rows], look.features[rows], look.measured[rows])
+
+
+def _joined(looks: Sequence[_Look]) -> _Look:
+    return _Look(
+        join_marks([look.marks for look in looks]),
+        torch.cat([look.logits for look in looks]),
+        torch.cat([look.features for look in looks]),
+        torch.cat([look.measured for look in looks]),
+    )
+
+
+def join_marks(parts: Sequence[Marks]) -> Marks:
+    """Marks of all images of the parts, one after another."""
+    pairs = [part.hashes for part in parts if part.hashes is not None]
+    return Marks(
+        torch.cat([part.pixels for part in parts]),
+        [digest for part in parts for digest in part.digests],
+        (torch.cat([plain for plain, _ in pairs]), torch.cat([mirrored for _, mirrored in pairs])) if pairs else None,
+    )
+
+
+def check_gates(config: FilterConfig) -> None:
+    """Refuse gates that cannot work, before anything is made.
+
+    Raises:
+        InputError: A limit out of range, or a folder without a CLIP model.
+    """
+    ranges = {
+        "--hash-distance": (config.hash_distance, 0, 32),
+        "--distance-quantile": (config.distance_quantile, 0.5, 1),
+        "--floor": (config.floor, 0, 1),
+        "--third-class": (config.third_class, 0.5, 1),
+        "--text-quantile": (config.text_quantile, 0, 0.5),
+    }
+    for flag, (value, low, high) in ranges.items():
+        if not low <= value <= high:
+            raise InputError(f"{flag} from {low} to {high}", str(value), "leave it out for the default")
+    if config.clip is not None:
+        check_clip_folder(config.clip)
+    elif config.distance_in == "clip":
+        raise InputError("--clip DIR with --distance-in clip", "no --clip", "name the folder of a CLIP model")
 
 
 def resize(images: Tensor, size: int) -> Tensor:

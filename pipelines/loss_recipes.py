@@ -43,9 +43,13 @@ def weighted_ce(problem: Problem, *, rule: str = "inverse", strength: float = 1.
 
     Args:
         problem: What it is built for.
-        rule: inverse, sqrt-inverse, effective-number or custom.
+        rule: inverse, sqrt-inverse or effective-number; weights of your own come with --loss-rule custom.
         strength: Exponent of the rule.
     """
+    if rule == "custom":
+        raise InputError(
+            "a rule that needs counts alone", "custom", "use --loss-rule custom with --class-weight NAME=WEIGHT"
+        )
     return problem.compose(Composition((LossSpec("ce"),), {"rule": rule, "strength": strength}))
 
 

@@ -13,8 +13,7 @@ from pipelines.composition import SWITCH_FLAGS
 from pipelines.config import MethodsConfig
 from pipelines.console import print_table
 from pipelines.options import options_of
-from pipelines.own_recipes import TAKES
-from pipelines.recipes import RECIPES
+from pipelines.recipes import RECIPES, TAKES
 from pipelines.second_stages import SECOND_STAGES
 from rebalance.errors import InputError, nearest
 

@@ -92,7 +92,7 @@ class TrainedClassifier:
     def predict_proba(self, images: Sequence[Image | Path]) -> FloatArray:
         """Probabilities (B, C) of files or of pixels (H, W, 3) uint8."""
         logits = self.classifier(self.preprocess(images))
-        probabilities: FloatArray = logits.double().softmax(dim=1).cpu().numpy()
+        probabilities: FloatArray = logits.cpu().double().softmax(dim=1).numpy()
         return probabilities
 
     def predict(self, images: Sequence[Image | Path]) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
 from pipelines.composition import Problem, RareSpec, Switches, parse_mix
 from pipelines.config import TrainConfig
 from pipelines.config_files import parse_pairs
-from pipelines.config_groups import MixingConfig
+from pipelines.config_groups import MixingConfig, ObjectiveConfig
 from pipelines.console import log
 from pipelines.loss_terms import parse_loss
 from pipelines.model_files import ModelDescription
@@ -33,8 +34,12 @@ def check_training(config: TrainConfig) -> None:
     """
     check_optimization(config.optimization)
     _check_mixing(config.mixing)
-    parse_options(config.objective.recipe, parse_pairs(config.objective.option, "-o"))
+    options = parse_options(config.objective.recipe, parse_pairs(config.objective.option, "-o"))
+    if config.objective.loss and "loss" in options:
+        raise InputError("-o loss=… or --loss", "both", "leave out one: --loss replaces the other")
     parse_schedule(config.objective.sampler_schedule)
+    if "custom" in (config.objective.sampler_rule, config.objective.loss_rule) and not config.objective.class_weight:
+        raise InputError("--class-weight NAME=WEIGHT for rule custom", "none", "give a weight for every class")
     switches(config)
 
 
@@ -80,7 +85,7 @@ def build_objective(
 def switches(config: TrainConfig) -> Switches:
     """The parts that the user puts in place of the recipe's."""
     objective = config.objective
-    rare: RareSpec | bool | None = objective.rsg
+    rare: RareSpec | Literal[True] | None = True if objective.rsg else None
     if objective.rsg_start is not None:
         if not objective.rsg:
             raise InputError("--rsg with --rsg-start", "the start alone", "add --rsg")
@@ -131,6 +136,8 @@ def _warn_if_nothing_changes(config: TrainConfig, opened: OpenData, method: Meth
         log.warning("every class has %d images: re-balancing changes nothing here", counts[0])
     if objective.sampler_rule != "none" and objective.sampler_strength == 0:
         log.warning("--sampler-strength 0 leaves the sampler as it is without --sampler-rule")
+    for flag, needed in _without_effect(objective).items():
+        log.warning("%s changes nothing without %s", flag, needed)
     for flag, text in (
         ("--sampler-schedule", objective.sampler_schedule),
         ("--loss-schedule", objective.loss_schedule),
@@ -141,6 +148,27 @@ def _warn_if_nothing_changes(config: TrainConfig, opened: OpenData, method: Meth
     weighting = method.weighting if isinstance(method, ComposedMethod) else None
     if weighting is not None and weighting.rule != "none" and weighting.changes_nothing:
         log.warning("the class weights of rule %s are all equal, or never act: they change nothing", weighting.rule)
+    if isinstance(method, ComposedMethod) and len(method.contrastive) == len(method.terms):
+        log.warning(
+            "there is no classification loss, so the figures mean nothing yet: "
+            "train a classifier with `rebalance retrain RUN --method linear`"
+        )
+
+
+def _without_effect(objective: ObjectiveConfig) -> dict[str, str]:
+    """Flags that are given without the one that they belong to, with that one."""
+    rules = (objective.sampler_rule, objective.loss_rule)
+    found = {
+        "--sampler-strength": (objective.sampler_strength != 1 and rules[0] == "none", "--sampler-rule"),
+        "--sampler-schedule": (objective.sampler_schedule != "none" and rules[0] == "none", "--sampler-rule"),
+        "--loss-strength": (objective.loss_strength != 1 and rules[1] is None, "--loss-rule"),
+        "--cb-beta": (
+            objective.cb_beta is not None and "effective-number" not in rules,
+            "--loss-rule or --sampler-rule effective-number; a recipe's own is -o cb_beta=…",
+        ),
+        "--class-weight": (objective.class_weight and "custom" not in rules, "--loss-rule or --sampler-rule custom"),
+    }
+    return {flag: needed for flag, (stray, needed) in found.items() if stray}
 
 
 def _check_mixing(mixing: MixingConfig) -> None:

@@ -1,7 +1,6 @@
 """Recipes with parts of their own: key encoder and queue, prototypes, branches, a decoder.
 
-The keyword arguments are the recipe's options, `-o name=value` on the command line. `TAKES` says which of the parts of
-a composition the user may replace; there are not many.
+The keyword arguments are the recipe's options, `-o name=value` on the command line.
 """
 
 from __future__ import annotations
@@ -21,15 +20,6 @@ from rebalance.methods.base import Method
 from rebalance.methods.parametric_contrastive import ParametricContrastiveMethod
 from rebalance.methods.residual import ResidualMethod
 from rebalance.queue import FeatureQueue
-
-TAKES: dict[str, tuple[str, ...]] = {
-    "paco": (),
-    "gpaco": (),
-    "bcl": (),
-    "reslt": (),
-    "autoencoder": ("losses", "weighting", "head", "scale"),
-}
-"""Recipe → the fields of `Switches` that it takes; recipes that are not here take all."""
 
 RESIDUAL_HEADS = {"norm": "residual_norm", "conv": "residual_conv"}
 

@@ -2,6 +2,7 @@
 
 arms/<arm>/seed-<n>/   a training each
 synthesis/             generator, images, manifest, contact sheets
+feedback/              the same in rounds, with --rounds
 metrics.json           all arms, with intervals and paired differences
 model/                 of the selected arm
 report.html, .md, .json
@@ -21,6 +22,9 @@ from pipelines.comparison import ARM_TITLES, METRIC_TITLES, compare
 from pipelines.config import Arm, RebalanceConfig, ReportConfig, SynthesizeConfig, TrainConfig
 from pipelines.config_groups import ObjectiveConfig
 from pipelines.console import log, print_table
+from pipelines.feedback import check_rounds, make_in_rounds, read_rounds, with_feedback_arm
+from pipelines.generator_flags import check_generator
+from pipelines.judging import check_gates
 from pipelines.loading import load_splits, with_default_test
 from pipelines.objective import check_training
 from pipelines.open_data import OpenData, open_data
@@ -35,8 +39,13 @@ from rebalance.errors import InputError
 from rebalance.files import read_json, write_json
 from rebalance.ranks import barrier, is_main
 
-_SELECTABLE: tuple[Arm, ...] = ("synthetic", "rebalanced", "ce")
-_WITH_IMAGES: dict[Arm, str] = {"replay": "replay", "unfiltered": "unfiltered", "synthetic": "kept"}
+_SELECTABLE: tuple[Arm, ...] = ("feedback", "synthetic", "rebalanced", "ce")
+_WITH_IMAGES: dict[Arm, str] = {
+    "replay": "replay",
+    "unfiltered": "unfiltered",
+    "synthetic": "kept",
+    "feedback": "kept",
+}
 
 
 @dataclass(frozen=True)
@@ -60,12 +69,14 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
         RunError: A training that failed.
     """
     _check(config)
+    config = with_feedback_arm(config)
     place = config.place
     name = place.experiment or f"{slug(config.data.data)}-{config.objective.recipe}"
     folder = place.output / "run" / name
     session = start_session(place.device, amp=config.optimization.amp)
     data, splits = with_default_test(config.data, load_splits(config.data))
     config = replace(config, data=data)
+    check_rounds(config, splits)
     if place.resume and (folder / "metrics.json").exists() and (folder / "report.html").exists():
         with RunFolder(folder, "run", config):
             log.info("%s is finished already", folder)
@@ -76,7 +87,7 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
             prepare_training(_arm_config(config, arm, config.seed, None), opened, session.device)
     with RunFolder(folder, "run", config, resume=place.resume) as run:
         results = _run_arms(config, opened, run)
-        metrics = _summarize(config, results, opened, read_tuning(folder))
+        metrics = _summarize(config, results, opened, read_tuning(folder), read_rounds(folder))
         if is_main():
             _export(run, metrics["selected"]["arm"], config.seed)
             write_json(run / "metrics.json", metrics)
@@ -88,16 +99,18 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
 def _check(config: RebalanceConfig) -> None:
     check_training(_arm_config(config, "rebalanced", config.seed, None))
     parse_candidates(config)
+    check_generator(config)
+    check_gates(config.filter)
     if config.tune_folds == 1 or config.tune_folds < 0:
         raise InputError("--tune-folds of 2 or more, or 0", str(config.tune_folds), "3 are usual")
     if config.seeds < 1:
         raise InputError("--seeds of at least 1", str(config.seeds), "3 give an interval")
     if not config.arms or len(set(config.arms)) < len(config.arms):
         raise InputError("different arms", str(config.arms), f"choose among {', '.join(ARM_TITLES)}")
-    if config.select != "auto" and config.select not in config.arms:
-        raise InputError(
-            "--select of an arm that is run", repr(config.select), f"the arms are {', '.join(config.arms)}"
-        )
+    check_rounds(config)
+    arms = with_feedback_arm(config).arms
+    if config.select != "auto" and config.select not in arms:
+        raise InputError("--select of an arm that is run", repr(config.select), f"the arms are {', '.join(arms)}")
 
 
 def _run_arms(config: RebalanceConfig, opened: OpenData, run: RunFolder) -> dict[Arm, list[TrainResult]]:
@@ -113,7 +126,12 @@ def _run_arms(config: RebalanceConfig, opened: OpenData, run: RunFolder) -> dict
         if tuning is not None:
             config = replace(config, mixing=tuning.mixing)
         for arm in [arm for arm in config.arms if arm in _WITH_IMAGES]:
-            results[arm] = _train_arm(config, arm, images, opened, run)
+            made = images
+            if arm == "feedback":
+                made = make_in_rounds(
+                    run / "feedback", config, opened, images, features, _train_candidate, _synthesis_config
+                )
+            results[arm] = _train_arm(config, arm, made, opened, run)
     return {arm: results[arm] for arm in config.arms}
 
 
@@ -158,6 +176,8 @@ def _synthesis_config(config: RebalanceConfig, out: Path, features: Path | None)
         out=out,
         budget=config.budget,
         generator=config.generator,
+        stable_diffusion=config.stable_diffusion,
+        files=config.files,
         filter=config.filter if config.filter.features is not None else replace(config.filter, features=features),
         model=config.model,
         amp="bf16" if config.optimization.amp == "bf16" else "no",
@@ -172,6 +192,7 @@ def _summarize(
     results: Mapping[Arm, list[TrainResult]],
     opened: OpenData,
     tuning: dict[str, Any] | None,
+    feedback: dict[str, Any] | None,
 ) -> dict[str, Any]:
     comparison = compare({arm: [result.metrics["test"] for result in trainings] for arm, trainings in results.items()})
     first = next(iter(results.values()))[0].metrics
@@ -183,6 +204,7 @@ def _summarize(
         "train_counts": first["train_counts"],
         "updates": first["updates"],
         "tuning": tuning,
+        "feedback": feedback,
         "selected": _select(config, results, tuning),
         **comparison.to_dict(),
     }

@@ -39,6 +39,16 @@ RECIPES: dict[str, Callable[..., Method]] = {
     "composed": composed_recipes.composed,
 }
 
+TAKES: dict[str, tuple[str, ...]] = {
+    "supcon": ("weighting", "head", "scale", "mix", "rare"),
+    "paco": (),
+    "gpaco": (),
+    "bcl": (),
+    "reslt": (),
+    "autoencoder": ("losses", "weighting", "head", "scale"),
+}
+"""Recipe → the fields of `Switches` that it takes; recipes that are not here take all."""
+
 
 def recipe_options(name: str) -> dict[str, Any]:
     """The options of a recipe with their defaults.
@@ -67,8 +77,8 @@ def build_method(name: str, problem: Problem, options: Mapping[str, Any]) -> Met
         InputError: Unknown recipe, a switch that it does not take, or an option out of range.
     """
     recipe_options(name)
-    if name in own_recipes.TAKES:
-        problem.switches.refuse(name, *own_recipes.TAKES[name])
+    if name in TAKES:
+        problem.switches.refuse(name, *TAKES[name])
     try:
         return RECIPES[name](problem, **options)
     except InputError:

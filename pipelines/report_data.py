@@ -15,6 +15,7 @@ from pipelines.comparison import ARM_TITLES, Comparison, compare
 from pipelines.config_files import from_dict
 from pipelines.config_groups import ObjectiveConfig
 from pipelines.runs import read_first_stage, read_run_config
+from pipelines.synthesis_report import SynthesisData, read_synthesis
 from rebalance.counts import FloatArray, Group
 from rebalance.errors import InputError
 from rebalance.files import read_json
@@ -34,8 +35,9 @@ class ReportData:
         metrics: Arm → metrics of each seed.
         histories: Arm → epochs of its first seed.
         comparison: Means, intervals, differences.
-        synthesis: Summary of the synthesis, if there was one.
-        sheets: Contact sheets, class name and file.
+        synthesis: The synthesis, if there was one.
+        tuning: How the share and weight of synthetic images were found, if they were.
+        feedback: What each round gave to each class, if there were rounds.
         pictures: What methods have to show, what and of which arm, and file.
         selected: Which arm became `model/`, and by what.
         config: Settings.
@@ -52,8 +54,9 @@ class ReportData:
     metrics: dict[str, list[dict[str, Any]]]
     histories: dict[str, list[dict[str, float]]]
     comparison: Comparison
-    synthesis: dict[str, Any] | None
-    sheets: tuple[tuple[str, Path], ...]
+    synthesis: SynthesisData | None
+    tuning: dict[str, Any] | None
+    feedback: dict[str, Any] | None
     pictures: tuple[tuple[str, Path], ...]
     selected: dict[str, Any] | None
     config: dict[str, Any]
@@ -86,16 +89,14 @@ def _of_pipeline(folder: Path) -> ReportData:
     config = read_run_config(folder)
     seeds = range(config["seed"], config["seed"] + config["seeds"])
     trainings = {ARM_TITLES[arm]: [folder / "arms" / arm / f"seed-{seed}" for seed in seeds] for arm in config["arms"]}
-    selected = None
-    if (folder / "metrics.json").exists():
-        selected = dict(read_json(folder / "metrics.json")["selected"])
+    whole = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
     synthesis = folder / "synthesis" if (folder / "synthesis" / "metrics.json").exists() else None
     return _collect(
         f"{Path(config['data']['data']).name}, {from_dict(ObjectiveConfig, config['objective']).recipe}",
         trainings,
         config,
         synthesis,
-        selected,
+        whole,
         folder,
     )
 
@@ -124,7 +125,7 @@ def _of_trainings(folders: Sequence[Path]) -> ReportData:
     if synthesis is not None and not (synthesis / "metrics.json").exists():
         synthesis = None
     shown = config if own["command"] == "train" else {**own, "first_stage": config}
-    return _collect(Path(config["data"]["data"]).name, arms, shown, synthesis, None, folders[0])
+    return _collect(Path(config["data"]["data"]).name, arms, shown, synthesis, {}, folders[0])
 
 
 def _unused(name: str, taken: Mapping[str, object]) -> str:
@@ -140,7 +141,7 @@ def _collect(
     trainings: Mapping[str, Sequence[Path]],
     config: dict[str, Any],
     synthesis: Path | None,
-    selected: dict[str, Any] | None,
+    whole: Mapping[str, Any],
     folder: Path,
 ) -> ReportData:
     runs = {arm: [_finished(run) for run in runs] for arm, runs in trainings.items()}
@@ -165,14 +166,15 @@ def _collect(
         metrics=metrics,
         histories={arm: _history(seeds[0] / "history.csv") for arm, seeds in trainings.items()},
         comparison=compare(by_arm),
-        synthesis=None if synthesis is None else read_json(synthesis / "metrics.json"),
-        sheets=() if synthesis is None else _sheets(synthesis),
+        synthesis=None if synthesis is None else read_synthesis(synthesis),
+        tuning=whole.get("tuning"),
+        feedback=whole.get("feedback"),
         pictures=tuple(
             (f"{file.stem.replace('_', ' ')}, {arm}", file)
             for arm, seeds in trainings.items()
             for file in sorted((seeds[0] / "pictures").glob("*.png"))
         ),
-        selected=selected,
+        selected=whole.get("selected"),
         config=config,
         environment=read_json(folder / "environment.json"),
         notes=_notes(metrics, split, first),
@@ -195,13 +197,6 @@ def _finished(folder: Path) -> dict[str, Any]:
 def _history(path: Path) -> list[dict[str, float]]:
     with path.open(encoding="utf-8", newline="") as file:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-
-
-def _sheets(synthesis: Path) -> tuple[tuple[str, Path], ...]:
-    from generators.image_files import class_name_of
-
-    files = sorted((synthesis / "contact_sheets").glob("*.png"))
-    return tuple((class_name_of(file.stem), file) for file in files)
 
 
 def _notes(metrics: Mapping[str, Sequence[Mapping[str, Any]]], split: str, first: Mapping[str, Any]) -> tuple[str, ...]:

@@ -13,12 +13,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from matplotlib.figure import Figure
 
 from pipelines import figures
-from pipelines.comparison import METRIC_TITLES, Estimate
+from pipelines.comparison import ARM_TITLES, METRIC_TITLES, Estimate
 from pipelines.config import ReportConfig
 from pipelines.console import log
 from pipelines.report_data import ReportData, read_report_data
+from pipelines.runs import read_run_config
+from pipelines.synthesis_report import SynthesisData, distance_figure, read_synthesis, synthesis_context
 from rebalance.counts import GROUPS
-from rebalance.files import write_json, write_text
+from rebalance.errors import InputError
+from rebalance.files import read_json, write_json, write_text
 
 _HEADLINE = ("balanced_accuracy", "many_shot", "medium_shot", "few_shot", "worst_class", "g_mean", "macro_f1", "ece")
 _MAX_CLASS_ROWS = 200
@@ -39,8 +42,30 @@ def report(config: ReportConfig) -> ReportFiles:
     Raises:
         InputError: No run folder, or a run that is not finished.
     """
+    if len(config.runs) == 1 and read_run_config(config.runs[0])["command"] == "synthesize":
+        return _report_synthesis(config.runs[0], config.out or config.runs[0])
     data = read_report_data(config.runs)
     folder = config.out or (config.runs[0] if len(config.runs) == 1 else Path("runs") / "report")
+    return _write("report", folder, _context(data), _pictures(data), _as_json(data))
+
+
+def _report_synthesis(source: Path, folder: Path) -> ReportFiles:
+    """Report on a synthesis alone."""
+    if not (source / "metrics.json").exists():
+        raise InputError("finished runs", f"{source}, which is not", "start its command again to finish it")
+    data = read_synthesis(source)
+    config = read_run_config(source)
+    context = {
+        "title": f"{Path(config['data']['data']).name}, synthetic images",
+        "synthesis": synthesis_context(data),
+        **_texts(config, read_json(source / "environment.json")),
+    }
+    return _write("synthesis_report", folder, context, _encoded(_synthesis_pictures(data)), data.summary)
+
+
+def _write(
+    template: str, folder: Path, context: dict[str, Any], pictures: dict[str, Any], values: dict[str, Any]
+) -> ReportFiles:
     folder.mkdir(parents=True, exist_ok=True)
     environment = Environment(
         loader=PackageLoader("pipelines"),
@@ -49,28 +74,57 @@ def report(config: ReportConfig) -> ReportFiles:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    context = _context(data)
     files = ReportFiles(folder / "report.html", folder / "report.md", folder / "report.json")
-    write_text(files.html, environment.get_template("report.html.j2").render(**context, pictures=_pictures(data)))
-    write_text(files.markdown, environment.get_template("report.md.j2").render(**context))
-    write_json(files.json, _as_json(data))
+    write_text(files.html, environment.get_template(f"{template}.html.j2").render(**context, pictures=pictures))
+    write_text(files.markdown, environment.get_template(f"{template}.md.j2").render(**context))
+    write_json(files.json, values)
     return files
 
 
 def _context(data: ReportData) -> dict[str, Any]:
     arms = dict(zip(data.metrics, data.comparison.arms.values(), strict=True))
+    tuning = data.tuning
     return {
+        "title": data.title,
         "data": data,
+        "selected": None if data.selected is None else ARM_TITLES.get(data.selected["arm"], data.selected["arm"]),
+        "synthesis": None if data.synthesis is None else synthesis_context(data.synthesis),
+        "tuning_rows": [] if tuning is None else _tuning_rows(tuning),
+        "feedback": None if data.feedback is None else _feedback_table(data.feedback),
         "headline": [METRIC_TITLES[name] for name in _HEADLINE],
         "rows": [(arm, [_text(estimates.get(name)) for name in _HEADLINE]) for arm, estimates in arms.items()],
         "words": data.comparison.words(),
         "class_rows": _class_rows(data),
         "calibration_rows": [(arm, _ece_cells(data.metrics[arm])) for arm in data.metrics],
         "groups": GROUPS,
-        "settings": yaml.safe_dump(data.config, sort_keys=False, allow_unicode=True),
-        "environment": yaml.safe_dump(data.environment, sort_keys=False, allow_unicode=True),
+        **_texts(data.config, data.environment),
         "n_seeds": max(len(seeds) for seeds in data.metrics.values()),
     }
+
+
+def _texts(config: dict[str, Any], environment: dict[str, Any]) -> dict[str, str]:
+    """Settings and environment as YAML."""
+    named = {"settings": config, "environment": environment}
+    return {name: yaml.safe_dump(value, sort_keys=False, allow_unicode=True) for name, value in named.items()}
+
+
+def _tuning_rows(tuning: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Candidate, balanced accuracy and a mark for the best; the best first."""
+    ordered = sorted(tuning["accuracy"].items(), key=lambda item: -float(item[1]))
+    return [(name, _percent(value), "best" if name == tuning["best"] else "") for name, value in ordered]
+
+
+def _feedback_table(feedback: dict[str, Any]) -> dict[str, list[Any]]:
+    """By class the images of each round so far, and how many validation images were right after it."""
+    head, columns = ["class", "real"], [feedback["classes"], feedback["real"]]
+    for number, made in enumerate(feedback["rounds"], 1):
+        head.append(f"images, round {number}")
+        columns.append(made["images"])
+        if made["recall"] is not None:
+            head.append("right after, %")
+            columns.append([_percent(value) for value in made["recall"]])
+    order = np.argsort(-np.asarray(feedback["real"]), kind="stable")[:_MAX_CLASS_ROWS]
+    return {"head": head, "rows": [[str(column[i]) for column in columns] for i in order]}
 
 
 def _class_rows(data: ReportData) -> list[tuple[str, list[str]]]:
@@ -114,11 +168,25 @@ def _pictures(data: ReportData) -> dict[str, Any]:
     if data.total(last, "confusion").size:
         pictures["confusion"] = figures.confusion(data.classes, data.total(last, "confusion"))
         pictures["confusion_arm"] = last
-    encoded = {
-        name: _uri(figures.save_png(item)) if isinstance(item, Figure) else item for name, item in pictures.items()
-    }
-    files = {"sheets": data.sheets, "of_methods": data.pictures}
-    return {**encoded, **{key: [(name, _uri(file.read_bytes())) for name, file in of] for key, of in files.items()}}
+    pictures["of_methods"] = data.pictures
+    return _encoded({**pictures, **({} if data.synthesis is None else _synthesis_pictures(data.synthesis))})
+
+
+def _synthesis_pictures(data: SynthesisData) -> dict[str, Any]:
+    return {"distances": distance_figure(data), "sheets": data.sheets}
+
+
+def _encoded(pictures: dict[str, Any]) -> dict[str, Any]:
+    """Figures, and lists of names and files, as data URIs; anything else as it is."""
+    encoded: dict[str, Any] = {}
+    for name, item in pictures.items():
+        if isinstance(item, Figure):
+            encoded[name] = _uri(figures.save_png(item))
+        elif isinstance(item, tuple):
+            encoded[name] = [(title, _uri(file.read_bytes())) for title, file in item]
+        else:
+            encoded[name] = item
+    return encoded
 
 
 def _uri(png: bytes) -> str:
@@ -135,7 +203,9 @@ def _as_json(data: ReportData) -> dict[str, Any]:
         "synthetic_counts": list(data.synthetic_counts),
         "recall": {arm: data.recall(arm) for arm in data.metrics},
         "selected": data.selected,
-        "synthesis": data.synthesis,
+        "synthesis": None if data.synthesis is None else data.synthesis.summary,
+        "tuning": data.tuning,
+        "feedback": data.feedback,
         "notes": list(data.notes),
         **data.comparison.to_dict(),
     }

@@ -27,6 +27,7 @@ from pipelines.model_files import ModelDescription, TrainedClassifier, load_mode
 from pipelines.open_data import OpenData, open_data
 from pipelines.optimization import check_optimization
 from pipelines.options import options_of, read_options
+from pipelines.precision import with_precision
 from pipelines.preparation import Prepared, prepare_training
 from pipelines.results import claim_data, save_results
 from pipelines.runs import FIRST_STAGE, RunFolder, read_run_config
@@ -83,12 +84,15 @@ def retrain(config: RetrainConfig) -> TrainResult:
         )
     first = _first_stage(source, opened, session)
     seed_everything(training.seed)
-    second = SECOND_STAGES[config.method](first, **options)
+    second = _second_stage(config.method, first, options)
     prepared = _prepared(second, training, opened, session)
+    training = with_precision(training, session.device, opened.size)
     with RunFolder(folder, "retrain", config, resume=place.resume) as run:
         counts = opened.train.table.counts
         weights = sha256(source.folder / "model" / "weights.safetensors")
-        claim_data(run, opened, (counts, np.zeros_like(counts)), first_stage=weights)
+        claim_data(
+            run, opened, (counts, np.zeros_like(counts)), first_stage=weights, precision=training.optimization.amp
+        )
         if is_main():
             shutil.copyfile(source.folder / "config.yaml", run / FIRST_STAGE)
         barrier()
@@ -107,6 +111,15 @@ def _options(config: RetrainConfig) -> dict[str, Any]:
         raise InputError("a second stage", repr(config.method), nearest(config.method, SECOND_STAGES))
     defaults = options_of(SECOND_STAGES[config.method])
     return {**defaults, **read_options(config.method, defaults, parse_pairs(config.option, "-o"))}
+
+
+def _second_stage(name: str, first: FirstStage, options: dict[str, Any]) -> SecondStage:
+    try:
+        return SECOND_STAGES[name](first, **options)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"valid options of {name}", str(error), f"see `rebalance methods {name}`") from error
 
 
 def _read_source(run: Path) -> _Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -33,10 +34,8 @@ def choose_strength(
         InputError: Neither a number nor "auto".
     """
     if tau != "auto":
-        try:
-            return float(tau), {"tau": float(tau), "tau_by": "as given"}
-        except ValueError as error:
-            raise InputError("tau=auto or a number", f"tau={tau}", "leave it out to have it chosen") from error
+        strength = _read_number(tau)
+        return strength, {"tau": strength, "tau_by": "as given"}
     if found is None:
         log.info("tau is %g, the default: there is no validation split to choose it on", DEFAULT_STRENGTH)
         return DEFAULT_STRENGTH, {"tau": DEFAULT_STRENGTH, "tau_by": "default: there is no validation split"}
@@ -48,6 +47,16 @@ def choose_strength(
     log.info("tau is %g, by balanced accuracy on the validation split (%.1f %%)", strength, 100 * best)
     by = "balanced accuracy on the validation split"
     return strength, {"tau": strength, "tau_by": by, "tried": {f"{v:g}": accuracy[v] for v in STRENGTHS}}
+
+
+def _read_number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError("tau=auto or a number", f"tau={text}", "leave it out to have it chosen")
+    return value
 
 
 def _balanced_accuracy(logits: Tensor, targets: Tensor) -> float:

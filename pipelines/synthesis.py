@@ -1,10 +1,11 @@
 """Make images of the rare classes: plan, train the generator, generate, judge, and write an image folder.
 
-images/<class>/*.png      kept images, for any tool that reads class folders
+images/<class>/*.png      kept images, for any tool that reads class folders; or
+shards/*.tar              the same as WebDataset shards
 candidates/<class>/*.png  everything that was made
 manifest.jsonl, .csv      how each was made, and its verdict with the reason
 contact_sheets/*.png      real, kept and rejected images of each class
-generator/                the trained model
+generator/                the trained model or adapter
 """
 
 from __future__ import annotations
@@ -17,32 +18,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from generators.class_conditional import ClassConditionalDiffusion, is_grey
-from generators.class_conditional_training import train_class_conditional
+from generators.base import ImageGenerator
+from generators.class_names import read_names
 from generators.image_files import folder_name
 from generators.manifest import KEPT, REJECTED, Row, write_manifest
-from generators.plan import plan_jobs
+from generators.shards import write_shards
 from pipelines.candidates import make_and_judge
 from pipelines.config import SynthesizeConfig, TrainConfig
 from pipelines.config_groups import ObjectiveConfig, OptimizationConfig, PlaceConfig
-from pipelines.console import log, print_table, progress_bar
+from pipelines.console import log, print_table
 from pipelines.contact_sheets import write_contact_sheets
+from pipelines.generator_config import ImageFilesConfig
+from pipelines.generator_plan import Workshop
 from pipelines.judging import Judge, resize
 from pipelines.loading import image_size, load_splits
 from pipelines.model_files import TrainedClassifier, load_model
 from pipelines.open_data import OpenData, open_data
 from pipelines.runs import RunFolder, slug
-from pipelines.session import Session, start_session, wrap
-from pipelines.synthesis_plan import SynthesisPlan, estimate_minutes, plan_synthesis, show_plan
+from pipelines.session import Session, start_session
+from pipelines.synthesis_plan import SynthesisPlan, check_cost, plan_synthesis, show_plan
+from pipelines.synthesis_quality import add_quality
 from pipelines.training import train_in
 from rebalance.counts import check_counts
-from rebalance.data.table import ImageTable
 from rebalance.errors import InputError
-from rebalance.files import check_free_space, read_json, write_json
+from rebalance.files import read_json, write_json
 from rebalance.ranks import barrier, broadcast, is_main
 
 
@@ -81,88 +83,43 @@ def synthesize(config: SynthesizeConfig, opened: OpenData | None = None) -> Synt
     plan = plan_synthesis(config, splits.train, size, session.device)
     begun = config.resume and (folder / "config.yaml").exists()
     if config.dry_run or not begun:
-        _check_cost(config, plan, session, folder)
-    if config.dry_run:
-        return None
+        minutes = broadcast(plan.generator.estimate_minutes(plan.expected_candidates))
+        show_plan(plan, minutes)
+        if config.dry_run:
+            return None
+        check_cost(config, plan, minutes, folder)
     opened = opened if opened is not None else open_data(config.data, session.device, splits)
     with RunFolder(folder, "synthesize", config, resume=config.resume):
         return SynthesisResult(folder, _work(config, plan, opened, session, folder))
-
-
-def _check_cost(config: SynthesizeConfig, plan: SynthesisPlan, session: Session, folder: Path) -> None:
-    minutes = broadcast(estimate_minutes(plan, session.device))
-    show_plan(plan, minutes)
-    if config.dry_run:
-        return
-    check_free_space(folder, plan.megabytes * 1e6, "the plan")
-    if sum(minutes) > config.max_minutes:
-        raise InputError(
-            f"a plan of at most {config.max_minutes:g} minutes (--max-minutes)",
-            f"about {sum(minutes):.0f} minutes: {minutes[0]:.0f} to train the generator, {minutes[1]:.0f} to sample",
-            "lower --generator-updates, --generator-batch-size or --max-images, or raise --max-minutes",
-        )
 
 
 def _work(
     config: SynthesizeConfig, plan: SynthesisPlan, opened: OpenData, session: Session, folder: Path
 ) -> dict[str, Any]:
     table = opened.train.table
-    pixels = _real_pixels(opened, plan.network.image_size)
-    generator = _trained_generator(plan, pixels, table, session, folder, config.amp)
+    workshop = Workshop(opened, session, folder / "generator")
+    generator = plan.generator.make(workshop)
+    jobs = plan.generator.jobs(generator, table, plan.amount)
     model = _feature_model(config, opened, session, folder)
-    judge = Judge(model, pixels, table, config.filter, folder) if is_main() else None
-    settings = {"steps": plan.steps, "guidance": plan.guidance, "batch_size": plan.sampling_batch, "amp": config.amp}
-    jobs = plan_jobs(
-        generator.fingerprint, plan.classes, plan.budget, reserve=plan.reserve, seed=config.seed, settings=settings
-    )
-    rows = make_and_judge(folder, jobs, plan.budget.tolist(), generator, judge)
-    if is_main():
+    pixels = _judged_pixels(workshop, min(plan.generator.image_size, opened.size))
+    given = config.stable_diffusion.class_names
+    names = None if given is None else read_names(given)
+    judge = Judge(model, pixels, table, config.filter, folder, names) if is_main() else None
+    rows = make_and_judge(folder, jobs, plan.budget.tolist(), generator, judge, config.files, config.data.workers)
+    if judge is not None:
         write_manifest(folder, rows)
-        _write_image_folder(folder, rows)
+        _write_images(folder, rows, config.files, plan.classes)
         write_contact_sheets(folder, rows, table, pixels)
-        write_json(folder / "metrics.json", _summary(plan, rows, generator.fingerprint))
+        write_json(folder / "metrics.json", add_quality(_summary(plan, rows, generator), judge, rows, opened))
     barrier()
     summary: dict[str, Any] = read_json(folder / "metrics.json")
     return summary
 
 
-def _real_pixels(opened: OpenData, size: int) -> Tensor:
+def _judged_pixels(workshop: Workshop, size: int) -> Tensor:
     """Real training images (N, 3, size, size) uint8, on the CPU."""
-    rows = np.arange(len(opened.train.table), dtype=np.int64)
-    parts = opened.train.store.batches(np.array_split(rows, max(1, len(rows) // 1024)))
-    images = torch.cat([part.cpu() for part in parts])
-    return images if images.shape[-1] == size else torch.cat([resize(part, size) for part in torch.split(images, 1024)])
-
-
-def _trained_generator(
-    plan: SynthesisPlan, pixels: Tensor, table: ImageTable, session: Session, folder: Path, amp: str
-) -> ClassConditionalDiffusion:
-    place = folder / "generator"
-    if not (place / "unet.safetensors").exists():
-        with progress_bar(plan.training.updates, "training the generator", "updates") as bar:
-
-            def report(n: int, loss: float) -> None:
-                bar.update(n)
-                if loss == loss:
-                    bar.note(f"loss {loss:.3f}")
-
-            network = replace(plan.network, n_colours=1 if is_grey(pixels) else 3)
-            unet = train_class_conditional(
-                pixels.to(session.device),
-                torch.from_numpy(table.targets),
-                network,
-                plan.training,
-                checkpoints=place / "checkpoints",
-                wrap=lambda module: wrap(session, module),
-                backward=session.accelerator.backward,
-                progress=report,
-            )
-        if is_main():
-            ClassConditionalDiffusion(unet, network).save(place)
-            shutil.rmtree(place / "checkpoints")
-        barrier()
-    generator = ClassConditionalDiffusion.load(place, batch_size=plan.sampling_batch, amp=amp)
-    return generator.to(session.device)
+    pixels = workshop.pixels()
+    return pixels if pixels.shape[-1] == size else torch.cat([resize(part, size) for part in torch.split(pixels, 1024)])
 
 
 def _feature_model(config: SynthesizeConfig, opened: OpenData, session: Session, folder: Path) -> TrainedClassifier:
@@ -185,14 +142,21 @@ def _feature_model(config: SynthesizeConfig, opened: OpenData, session: Session,
     return model.to(session.device)
 
 
-def _write_image_folder(folder: Path, rows: Sequence[Row]) -> None:
-    """`images/<class>/`: the kept images, by hard link where the file system has them; rebuilt whole."""
+def _write_images(folder: Path, rows: Sequence[Row], files: ImageFilesConfig, classes: Sequence[str]) -> None:
+    """The kept images, as `shards/*.tar` or as `images/<class>/`."""
+    kept = [row for row in rows if row["verdict"] == KEPT]
+    if files.shards:
+        write_shards(folder / "shards", kept, folder, classes, files.shard_images)
+    else:
+        _write_image_folder(folder, kept)
+
+
+def _write_image_folder(folder: Path, kept: Sequence[Row]) -> None:
+    """`images/<class>/`: by hard link where the file system has them; rebuilt whole."""
     building, target = folder / ".images.tmp", folder / "images"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
-    for row in rows:
-        if row["verdict"] != KEPT:
-            continue
+    for row in kept:
         place = building / folder_name(row["class"])
         place.mkdir(exist_ok=True)
         try:
@@ -203,7 +167,7 @@ def _write_image_folder(folder: Path, rows: Sequence[Row]) -> None:
     building.rename(target)
 
 
-def _summary(plan: SynthesisPlan, rows: Sequence[Row], fingerprint: str) -> dict[str, Any]:
+def _summary(plan: SynthesisPlan, rows: Sequence[Row], generator: ImageGenerator) -> dict[str, Any]:
     classes = []
     for label, name in enumerate(plan.classes):
         own = [row for row in rows if row["class"] == name]
@@ -220,8 +184,9 @@ def _summary(plan: SynthesisPlan, rows: Sequence[Row], fingerprint: str) -> dict
             }
         )
     return {
-        "generator": fingerprint,
-        "image_size": plan.network.image_size,
+        "generator": generator.fingerprint,
+        "made_by": generator.facts,
+        "image_size": plan.generator.image_size,
         "wanted": int(plan.budget.sum()),
         "made": len(rows),
         "kept": sum(row["verdict"] == KEPT for row in rows),
@@ -240,6 +205,7 @@ def synthesize_command(config: SynthesizeConfig) -> None:
             reasons = ", ".join(f"{n} {reason}" for reason, n in entry["rejected"].items())
             short = entry["wanted"] - entry["kept"]
             numbers = [str(entry[key]) for key in ("real", "wanted", "made", "kept")]
-            rows.append([entry["class"], *numbers, f"{short} short" if short else "", reasons])
+            notes = [f"{short} short"] * (short > 0) + ["gate loosened"] * entry["loosened"]
+            rows.append([entry["class"], *numbers, ", ".join(notes), reasons])
     print_table("synthesized images", ["class", "real", "wanted", "made", "kept", "", "rejected"], rows)
-    log.info("image folder: %s", result.folder / "images")
+    log.info("images: %s", result.folder / ("shards" if config.files.shards else "images"))

@@ -1,19 +1,22 @@
-"""Synthetic images as training rows: those of a synthesis folder, or of any folder of class folders."""
+"""Synthetic images as training rows: of a synthesis folder, of its shards, or of any folder of class folders."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from generators.manifest import KEPT, Row, read_manifest
+from generators.shards import read_shards, shard_files
 from pipelines.config import TrainConfig
 from pipelines.config_groups import DataConfig
 from pipelines.loading import DecodedTable, open_table
 from rebalance.counts import IntArray, class_counts
+from rebalance.data.decoding import decode
 from rebalance.data.folders import read_classes
-from rebalance.data.table import ImageTable
+from rebalance.data.table import ByteArray, ImageTable
 from rebalance.errors import InputError, nearest
 from rebalance.ranks import derive_seed
 
@@ -28,13 +31,13 @@ def open_synthetic(
     """
     if config.synthetic is None:
         return None
-    table = _table(config.synthetic, config.synthetic_set, real, config.seed)
+    table = _table(config.synthetic, config.synthetic_set, real, config.seed, size, data.cache_gb)
     if len(table) == 0:
         return None
     return open_table(table, size, data, device, "synthetic images")
 
 
-def _table(folder: Path, which: str, real: ImageTable, seed: int) -> ImageTable:
+def _table(folder: Path, which: str, real: ImageTable, seed: int, size: int, cache_gb: float) -> ImageTable:
     if not folder.is_dir():
         raise InputError(
             "a folder of synthetic images", f"no such folder: {folder}", "run `rebalance synthesize` first"
@@ -46,7 +49,8 @@ def _table(folder: Path, which: str, real: ImageTable, seed: int) -> ImageTable:
                 f"{folder}, without manifest.jsonl",
                 "use kept",
             )
-        table = read_classes(folder, real.classes)
+        shards = shard_files(folder)
+        table = _from_shards(shards, real.classes, size, cache_gb) if shards else read_classes(folder, real.classes)
         return table if which == "kept" else _replay(real, table.counts, seed)
     rows = read_manifest(folder)
     for row in rows:
@@ -59,6 +63,25 @@ def _table(folder: Path, which: str, real: ImageTable, seed: int) -> ImageTable:
     if which == "replay":
         return _replay(real, counts, seed)
     return _from_rows(folder, _first(rows, dict(zip(real.classes, counts.tolist(), strict=True))), real.classes)
+
+
+def _from_shards(files: Sequence[Path], classes: tuple[str, ...], size: int, cache_gb: float) -> ImageTable:
+    """The images of shards, decoded: the members of a tar file cannot be read in any order at once."""
+    images: list[ByteArray] = []
+    targets: list[int] = []
+    ids = {name: label for label, name in enumerate(classes)}
+    for name, pixels in read_shards(files):
+        if name not in ids:
+            raise InputError("classes of the training data", repr(name), nearest(name, classes))
+        images.append(decode(pixels, size))
+        targets.append(ids[name])
+        if len(images) * 3 * size**2 > cache_gb * 1e9:
+            raise InputError(
+                f"shards whose images fit in {cache_gb:g} GB (--cache-gb)",
+                f"more than {len(images)} images of {size} px",
+                "raise --cache-gb, or name the folder that `rebalance synthesize` wrote, with its manifest",
+            )
+    return ImageTable(images, np.array(targets, dtype=np.int64), classes)
 
 
 def _first(rows: list[Row], counts: dict[str, int]) -> list[Row]:

@@ -12,6 +12,7 @@ from pipelines.evaluation import summary_rows
 from pipelines.objective import check_training
 from pipelines.open_data import OpenData, open_data
 from pipelines.optimization import base_learning_rate
+from pipelines.precision import with_precision
 from pipelines.preparation import Prepared, prepare_training
 from pipelines.results import claim_data
 from pipelines.runs import RunFolder, slug
@@ -56,10 +57,11 @@ def train_in(folder: Path, config: TrainConfig, opened: OpenData | None = None) 
             return TrainResult(folder, read_json(folder / "metrics.json"))
     opened = opened if opened is not None else open_data(config.data, session.device)
     prepared = prepare_training(config, opened, session.device)
+    resolved = with_precision(config, session.device, opened.size)
     with RunFolder(folder, "train", config, resume=place.resume) as run:
-        claim_data(run, opened, prepared.counts)
-        announce(config, opened, prepared)
-        metrics = TrainingRun(config, opened, prepared, session, run).run()
+        claim_data(run, opened, prepared.counts, precision=resolved.optimization.amp)
+        announce(resolved, opened, prepared)
+        metrics = TrainingRun(resolved, opened, prepared, session, run).run()
     return TrainResult(folder, metrics)
 
 
@@ -85,12 +87,13 @@ def announce(config: TrainConfig, opened: OpenData, prepared: Prepared) -> None:
         else f"base {optimization.base_lr:g} × {optimization.batch_size} / 256"
     )
     log.info(
-        "%d updates of %d images (%d epochs), learning rate %g (%s)",
+        "%d updates of %d images (%d epochs), learning rate %g (%s), precision %s",
         prepared.batches.n_updates,
         optimization.batch_size,
         prepared.batches.epochs,
         base_learning_rate(optimization),
         rule,
+        {"no": "float32"}.get(optimization.amp, optimization.amp),
     )
 
 

@@ -108,6 +108,7 @@ def tune(
     best = max(accuracy, key=lambda name: accuracy[name])
     tuning = Tuning(by, accuracy, best, candidates.get(best, config.mixing))
     if is_main():
+        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "tuning.json", {**asdict(tuning), "helped": tuning.helped})
     barrier()
     log.info("by %s: %s", by, ", ".join(f"{name} {100 * value:.1f}" for name, value in accuracy.items()))

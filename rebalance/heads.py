@@ -108,6 +108,10 @@ class ProjectionHead(nn.Module):
         if n_layers < 1:
             raise InputError("n_layers >= 1", repr(n_layers), "use 1 for a linear projection, 2 for a hidden layer")
         width = n_features if n_hidden is None else n_hidden
+        if n_outputs < 1 or width < 1:
+            raise InputError(
+                "a projection of at least one number, from at least one", f"{n_outputs} from {width}", "128 is usual"
+            )
         layers: list[nn.Module] = []
         n_inputs = n_features
         for _ in range(n_layers - 1):

@@ -81,3 +81,25 @@ def start() -> Start:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP model of random weights and 16 px, with a tokenizer that tells letters apart; not to be changed."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+    folder = tmp_path_factory.mktemp("clip") / "tiny_clip"
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)] + list("0123456789,")
+    tokens = ["<|startoftext|>", *letters, *(f"{letter}</w>" for letter in letters), "<|endoftext|>"]
+    CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[]).save_pretrained(folder)
+    layers = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"bos_token_id": 0, "eos_token_id": len(tokens) - 1, "pad_token_id": len(tokens) - 1}
+    torch.manual_seed(0)
+    config = CLIPConfig(
+        text_config={**layers, **ends, "vocab_size": len(tokens)},
+        vision_config={**layers, "image_size": 16, "patch_size": 8},
+        projection_dim=12,
+    )
+    CLIPModel(config).save_pretrained(folder)
+    return folder

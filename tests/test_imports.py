@@ -99,8 +99,8 @@ print("modules", *sys.modules)
 
 def test_the_public_names_are_there() -> None:
     code = """
-import rebalance, pipelines
-for package in (rebalance, pipelines):
+import generators, pipelines, rebalance
+for package in (generators, pipelines, rebalance):
     assert package.__all__ == sorted(package.__all__)
     for name in package.__all__:
         assert getattr(package, name) is not None

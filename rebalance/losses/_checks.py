@@ -1,4 +1,4 @@
-"""Shapes and dtypes at the boundary of a loss; nothing here looks at values, so no device is waited for."""
+"""Options, shapes and dtypes at the boundary of a loss; values of tensors are not read, so no device is waited for."""
 
 from __future__ import annotations
 
@@ -34,3 +34,21 @@ def check_batch(logits: Tensor, targets: Tensor, **per_class: Tensor | None) -> 
                 f"expected {name} of shape ({logits.shape[1]},), one value for each column of the logits; "
                 f"got {tuple(tensor.shape)}; pass a value for every class"
             )
+
+
+def check_gamma(gamma: float) -> None:
+    """Refuses a negative exponent of a focal modulator."""
+    if not gamma >= 0:
+        raise ValueError(f"expected gamma >= 0; got {gamma!r}; use 0 for plain cross entropy")
+
+
+def check_share(value: float, name: str) -> None:
+    """Refuses a number that is no share."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"expected {name} in [0, 1]; got {value!r}; it is a share")
+
+
+def check_scale(scale: float) -> None:
+    """Refuses a factor from cosines to logits that is not positive."""
+    if not scale > 0:
+        raise ValueError(f"expected scale > 0; got {scale!r}; 30 is usual for cosines")

@@ -17,7 +17,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_batch
+from rebalance.losses._checks import check_batch, check_scale
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction
@@ -46,8 +46,7 @@ def arcface_logits(
         straight_through: insightface's form: no fallback beyond π - m, and d c'_y / d cos θ_y = 1, without the factor
             sin(θ + m) / sin θ.
     """
-    if not 0.0 <= margin_rad <= math.pi:
-        raise ValueError(f"expected margin_rad in [0, π]; got {margin_rad!r}; convert degrees with math.radians")
+    _check_margin(margin_rad)
     check_batch(cosines, targets)
     cos_m, sin_m = math.cos(margin_rad), math.sin(margin_rad)
     label = targets[:, None]
@@ -87,6 +86,11 @@ def arcface_loss(
     return cross_entropy_loss(logits, targets, weight=weight, reduction=reduction)
 
 
+def _check_margin(margin_rad: float) -> None:
+    if not 0.0 <= margin_rad <= math.pi:
+        raise ValueError(f"expected margin_rad in [0, π]; got {margin_rad!r}; convert degrees with math.radians")
+
+
 @final
 class ArcFaceLoss(nn.Module):
     """`arcface_loss` with its options.
@@ -109,6 +113,8 @@ class ArcFaceLoss(nn.Module):
         weight: PerClass | None = None,
     ) -> None:
         super().__init__()
+        _check_margin(margin_rad)
+        check_scale(scale)
         self.margin_rad = margin_rad
         self.scale = scale
         self.straight_through = straight_through

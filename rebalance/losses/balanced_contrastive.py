@@ -41,8 +41,7 @@ def balanced_contrastive_loss(
     Raises:
         ValueError: Shapes that do not fit, or a temperature that is not positive.
     """
-    if not temperature > 0:
-        raise ValueError(f"expected a temperature > 0; got {temperature!r}; use for example 0.1")
+    _check_temperature(temperature)
     if views.ndim != 3 or prototypes.ndim != 2 or views.shape[2] != prototypes.shape[1]:
         raise ValueError(
             "expected views (B, V, D) and prototypes (C, D); "
@@ -69,6 +68,11 @@ def balanced_contrastive_loss(
         return reduce_losses(losses.mean(0), reduction)
 
 
+def _check_temperature(temperature: float) -> None:
+    if not temperature > 0:
+        raise ValueError(f"expected a temperature > 0; got {temperature!r}; use for example 0.1")
+
+
 @final
 class BalancedContrastiveLoss(nn.Module):
     """`balanced_contrastive_loss` as a module.
@@ -79,6 +83,7 @@ class BalancedContrastiveLoss(nn.Module):
 
     def __init__(self, *, temperature: float = 0.1) -> None:
         super().__init__()
+        _check_temperature(temperature)
         self.temperature = temperature
 
     def forward(self, views: Tensor, targets: Tensor, prototypes: Tensor, *, reduction: Reduction = "mean") -> Tensor:

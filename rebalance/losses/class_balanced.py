@@ -18,6 +18,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
+from rebalance.losses._checks import check_gamma
 from rebalance.losses._counts import PerClass, positive_counts
 from rebalance.losses._reduction import Reduction
 from rebalance.losses.cross_entropy import cross_entropy_loss
@@ -115,6 +116,7 @@ class ClassBalancedFocalLoss(nn.Module):
 
     def __init__(self, counts: PerClass, *, cb_beta: float | Literal["auto"] = 0.9999, gamma: float = 1.0) -> None:
         super().__init__()
+        check_gamma(gamma)
         self.gamma = gamma
         self.register_buffer("weight", effective_number_weight(counts, cb_beta=cb_beta), persistent=False)
 

@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_batch
+from rebalance.losses._checks import check_batch, check_scale
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._reduction import Reduction
 from rebalance.losses.cross_entropy import cross_entropy_loss
@@ -73,6 +73,7 @@ class CosFaceLoss(nn.Module):
 
     def __init__(self, *, margin: float = 0.35, scale: float = 64.0, weight: PerClass | None = None) -> None:
         super().__init__()
+        check_scale(scale)
         self.margin = margin
         self.scale = scale
         self.register_buffer("weight", optional_per_class(weight, "weight"), persistent=False)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_batch
+from rebalance.losses._checks import check_batch, check_gamma
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, weigh_and_reduce
@@ -42,8 +42,7 @@ def focal_sigmoid_loss(
         weight: Class weights, (C,); the weight of the label multiplies the whole row.
         reduction: "mean", "weighted_mean", "sum" or "none".
     """
-    if not gamma >= 0:
-        raise ValueError(f"expected gamma >= 0; got {gamma!r}; use 0 for plain cross entropy")
+    check_gamma(gamma)
     check_batch(logits, targets, weight=weight)
     with full_precision(logits) as z:
         label = targets[:, None]
@@ -66,6 +65,7 @@ class FocalSigmoidLoss(nn.Module):
 
     def __init__(self, *, gamma: float = 2.0, weight: PerClass | None = None) -> None:
         super().__init__()
+        check_gamma(gamma)
         self.gamma = gamma
         self.register_buffer("weight", optional_per_class(weight, "weight"), persistent=False)
 

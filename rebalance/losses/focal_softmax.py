@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_batch
+from rebalance.losses._checks import check_batch, check_gamma
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, reduce_losses
@@ -46,8 +46,7 @@ def focal_softmax_loss(
         detach_modulator: Keep the modulator out of the gradient: the same value, another gradient.
         reduction: "mean", "weighted_mean", "sum" or "none".
     """
-    if not gamma >= 0:
-        raise ValueError(f"expected gamma >= 0; got {gamma!r}; use 0 for plain cross entropy")
+    check_gamma(gamma)
     check_batch(logits, targets, weight=weight)
     with full_precision(logits) as z:
         ce = cross_entropy_loss(z, targets, reduction="none")
@@ -76,6 +75,7 @@ class FocalSoftmaxLoss(nn.Module):
         detach_modulator: bool = False,
     ) -> None:
         super().__init__()
+        check_gamma(gamma)
         self.gamma = gamma
         self.weight_in_modulator = weight_in_modulator
         self.detach_modulator = detach_modulator

@@ -12,7 +12,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_batch
+from rebalance.losses._checks import check_batch, check_scale
 from rebalance.losses._counts import PerClass, optional_per_class, positive_counts
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction
@@ -106,6 +106,9 @@ class LDAMLoss(nn.Module):
         weight: PerClass | None = None,
     ) -> None:
         super().__init__()
+        check_scale(scale)
+        if not max_margin >= 0:
+            raise ValueError(f"expected max_margin >= 0; got {max_margin!r}; 0.5 suits small sets, 0 is no margin")
         self.scale = scale
         self.prescaled = prescaled
         self.register_buffer("margins", ldam_margins(counts, max_margin=max_margin), persistent=False)

@@ -21,7 +21,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_targets
+from rebalance.losses._checks import check_share, check_targets
 from rebalance.losses._counts import PerClass
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, reduce_losses
@@ -71,16 +71,7 @@ def paco_loss(
     Raises:
         ValueError: Shapes that do not fit, or a number out of range.
     """
-    if not (alpha >= 0 and beta >= 0 and gamma >= 0 and alpha + beta > 0):
-        raise ValueError(
-            f"expected alpha, beta, gamma >= 0, not both alpha and beta 0; got {alpha!r}, {beta!r}, {gamma!r}; "
-            "use for example 0.05, 1, 1"
-        )
-    if not (temperature > 0 and logit_temperature > 0 and (base_temperature is None or base_temperature > 0)):
-        raise ValueError(
-            f"expected temperatures > 0; got {temperature!r}, {logit_temperature!r}, {base_temperature!r}; "
-            "use for example 0.2, 1, None"
-        )
+    _check_numbers(alpha, beta, gamma, (temperature, logit_temperature, base_temperature), label_smoothing)
     logits = logits.unsqueeze(1) if logits.ndim == 2 else logits
     _check_shapes(logits, views, targets, keys, key_targets)
     # View-major rows, so that the anchors are the first of them.
@@ -130,6 +121,21 @@ def _anchor_losses(
         missed = (centre.sum(1) - hit) / (n_classes - 1)
         hit = (1 - label_smoothing) * hit + label_smoothing * missed
     return log_denominator - (beta * hit + alpha * positives) / (beta + alpha * n_positives)
+
+
+def _check_numbers(
+    alpha: float, beta: float, gamma: float, temperatures: tuple[float, float, float | None], label_smoothing: float
+) -> None:
+    if not (alpha >= 0 and beta >= 0 and gamma >= 0 and alpha + beta > 0):
+        raise ValueError(
+            f"expected alpha, beta, gamma >= 0, not both alpha and beta 0; got {alpha!r}, {beta!r}, {gamma!r}; "
+            "use for example 0.05, 1, 1"
+        )
+    if not all(value is None or value > 0 for value in temperatures):
+        raise ValueError(
+            f"expected temperatures > 0; got {', '.join(map(repr, temperatures))}; use for example 0.2, 1, None"
+        )
+    check_share(label_smoothing, "label_smoothing")
 
 
 def _check_shapes(
@@ -182,6 +188,7 @@ class PaCoLoss(nn.Module):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        _check_numbers(alpha, beta, gamma, (temperature, logit_temperature, base_temperature), label_smoothing)
         self.register_buffer("log_prior", None if counts is None else paco_log_prior(counts), persistent=False)
         self.alpha = alpha
         self.beta = beta

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_targets
+from rebalance.losses._checks import check_share, check_targets
 from rebalance.losses._counts import PerClass, per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, reduce_losses
@@ -139,6 +139,8 @@ class ResidualLoss(nn.Module):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        check_share(alpha, "alpha")
+        check_share(label_smoothing, "label_smoothing")
         self.register_buffer("groups", groups, persistent=False)
         self.alpha = alpha
         self.eps = eps

@@ -14,7 +14,7 @@ from typing import final
 from torch import Tensor, nn
 
 from rebalance.losses._reduction import Reduction
-from rebalance.losses.supcon import Mode, supcon_loss
+from rebalance.losses.supcon import Mode, check_contrast, supcon_loss
 
 
 def simclr_loss(
@@ -57,6 +57,7 @@ class SimCLRLoss(nn.Module):
 
     def __init__(self, *, temperature: float = 0.5, base_temperature: float | None = None, mode: Mode = "all") -> None:
         super().__init__()
+        check_contrast(mode, temperature, temperature if base_temperature is None else base_temperature)
         self.temperature = temperature
         self.base_temperature = base_temperature
         self.mode = mode

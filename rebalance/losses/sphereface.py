@@ -19,7 +19,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_batch
+from rebalance.losses._checks import check_batch, check_scale
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction
@@ -66,10 +66,7 @@ def sphereface_logits(
         scale: s; 1 in the paper.
         annealing: λ >= 0, see `sphereface_annealing`; 0 is the full margin, which seldom converges from scratch.
     """
-    if not (isinstance(margin, int) and margin >= 1):
-        raise ValueError(
-            f"expected an integer margin >= 1; got {margin!r}; the margin multiplies the angle, use 2 to 4"
-        )
+    _check_margin(margin)
     check_batch(cosines, targets)
     if norms.shape != targets.shape:
         raise ValueError(
@@ -108,6 +105,13 @@ def sphereface_loss(
     """
     logits = sphereface_logits(cosines, targets, norms, margin=margin, scale=scale, annealing=annealing)
     return cross_entropy_loss(logits, targets, weight=weight, reduction=reduction)
+
+
+def _check_margin(margin: int) -> None:
+    if not (isinstance(margin, int) and margin >= 1):
+        raise ValueError(
+            f"expected an integer margin >= 1; got {margin!r}; the margin multiplies the angle, use 2 to 4"
+        )
 
 
 def _psi(cos: Tensor, margin: int) -> Tensor:
@@ -156,6 +160,8 @@ class SphereFaceLoss(nn.Module):
         weight: PerClass | None = None,
     ) -> None:
         super().__init__()
+        _check_margin(margin)
+        check_scale(scale)
         self.margin = margin
         self.scale = scale
         self.annealed = annealed

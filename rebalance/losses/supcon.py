@@ -56,12 +56,7 @@ def supcon_loss(
         raise ValueError(
             f"expected views of shape (B, V, D); got {tuple(views.shape)}; features[:, None] makes one view of (B, D)"
         )
-    if mode not in ("all", "one"):
-        raise ValueError(f"expected mode 'all' or 'one'; got {mode!r}; name one of them")
-    if not (temperature > 0 and base_temperature > 0):
-        raise ValueError(
-            f"expected temperatures > 0; got {temperature!r} and {base_temperature!r}; use for example 0.07"
-        )
+    check_contrast(mode, temperature, base_temperature)
     if targets is None and weight is not None:
         raise ValueError("expected targets beside class weights; got weight alone; pass the class ids of the samples")
     with full_precision(views) as v:
@@ -72,6 +67,16 @@ def supcon_loss(
         if targets is None:
             return reduce_losses(losses, reduction)
         return weigh_and_reduce(losses, targets, weight, reduction)
+
+
+def check_contrast(mode: str, temperature: float, base_temperature: float) -> None:
+    """Refuses an unknown mode, and temperatures that are not positive."""
+    if mode not in ("all", "one"):
+        raise ValueError(f"expected mode 'all' or 'one'; got {mode!r}; name one of them")
+    if not (temperature > 0 and base_temperature > 0):
+        raise ValueError(
+            f"expected temperatures > 0; got {temperature!r} and {base_temperature!r}; use for example 0.07"
+        )
 
 
 def _positives(views: Tensor, targets: Tensor | None, mask: Tensor | None) -> Tensor | None:
@@ -140,6 +145,7 @@ class SupConLoss(nn.Module):
         weight: PerClass | None = None,
     ) -> None:
         super().__init__()
+        check_contrast(mode, temperature, base_temperature)
         self.temperature = temperature
         self.base_temperature = base_temperature
         self.mode = mode

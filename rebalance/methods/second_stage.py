@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rebalance.classifier import Classifier
+from rebalance.errors import InputError
 from rebalance.methods.base import Batch, Method
 from rebalance.two_stage import ScaledLinearHead
 
@@ -28,12 +29,17 @@ class SecondStageMethod(Method):
             running statistics move to the draws of this stage, as in the originals of cRT, LWS and MiSLAS; parameters
             stay. False: evaluation mode, and nothing of the backbone changes.
         head_factor: Factor of the learning rate of a linear head under scales; 0 leaves it as it is.
+
+    Raises:
+        InputError: A negative factor.
     """
 
     def __init__(
         self, classifier: Classifier, loss: nn.Module, *, shift_batch_norm: bool = True, head_factor: float = 1.0
     ) -> None:
         super().__init__()
+        if not head_factor >= 0:
+            raise InputError("head_factor >= 0", f"{head_factor:g}", "0 leaves the head as it is")
         classifier.backbone.requires_grad_(False)
         if isinstance(classifier.head, ScaledLinearHead):
             classifier.head.linear.requires_grad_(head_factor > 0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from generators import class_conditional_training
 from generators.base import Job
-from generators.class_conditional import ClassConditionalDiffusion, NetworkSettings, build_unet, is_grey
+from generators.class_conditional import ClassConditionalGenerator, NetworkSettings, build_unet, is_grey
 from generators.class_conditional_training import TrainingSettings, train_class_conditional
 from rebalance.errors import InputError, RunError
 
@@ -27,8 +27,8 @@ def unet() -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def generator(unet: nn.Module) -> ClassConditionalDiffusion:
-    return ClassConditionalDiffusion(unet, NETWORK, batch_size=4)
+def generator(unet: nn.Module) -> ClassConditionalGenerator:
+    return ClassConditionalGenerator(unet, NETWORK, batch_size=4)
 
 
 def jobs(*seeds: int, label: int = 0, **settings: Any) -> list[Job]:
@@ -38,7 +38,7 @@ def jobs(*seeds: int, label: int = 0, **settings: Any) -> list[Job]:
 # Sampling
 
 
-def test_images_are_colours_in_the_unit_range(generator: ClassConditionalDiffusion) -> None:
+def test_images_are_colours_in_the_unit_range(generator: ClassConditionalGenerator) -> None:
     images = generator.generate(jobs(1, 2, 3, 4, 5))
     assert (images.shape, images.dtype) == ((5, 3, 8, 8), torch.float32)
     assert images.min() >= 0
@@ -47,7 +47,7 @@ def test_images_are_colours_in_the_unit_range(generator: ClassConditionalDiffusi
     assert generator.generate([]).shape == (0, 3, 8, 8)
 
 
-def test_an_image_depends_on_its_job_alone(generator: ClassConditionalDiffusion) -> None:
+def test_an_image_depends_on_its_job_alone(generator: ClassConditionalGenerator) -> None:
     work = [*jobs(10, 11, 12), *jobs(13, 14, 15, 16, label=1)]
     together = generator.generate(work)
     order = [6, 0, 3, 5, 1, 4, 2]
@@ -56,7 +56,7 @@ def test_an_image_depends_on_its_job_alone(generator: ClassConditionalDiffusion)
         assert torch.equal(generator.generate([work[i]])[0], together[i])
 
 
-def test_the_global_random_state_plays_no_part(generator: ClassConditionalDiffusion) -> None:
+def test_the_global_random_state_plays_no_part(generator: ClassConditionalGenerator) -> None:
     torch.manual_seed(1)
     first = generator.generate(jobs(1))
     state = torch.get_rng_state()
@@ -65,7 +65,7 @@ def test_the_global_random_state_plays_no_part(generator: ClassConditionalDiffus
     torch.set_rng_state(state)
 
 
-def test_class_seed_guidance_and_steps_all_shape_the_image(generator: ClassConditionalDiffusion) -> None:
+def test_class_seed_guidance_and_steps_all_shape_the_image(generator: ClassConditionalGenerator) -> None:
     first = generator.generate(jobs(1))
     for other in (jobs(2), jobs(1, label=1), jobs(1, guidance=3.0), jobs(1, guidance=1.0), jobs(1, steps=3)):
         assert not torch.equal(generator.generate(other), first)
@@ -80,14 +80,14 @@ def test_guidance_leans_from_no_class_to_the_class_and_beyond(unet: nn.Module, m
         return forward(x, t, class_labels=class_labels)
 
     monkeypatch.setattr(unet, "forward", watched)
-    ClassConditionalDiffusion(unet, NETWORK, batch_size=2).generate(jobs(1, label=1))
+    ClassConditionalGenerator(unet, NETWORK, batch_size=2).generate(jobs(1, label=1))
     assert seen == [[1, 1, 2, 2]] * 2  # the job and its padding, then the null class for both
     seen.clear()
-    ClassConditionalDiffusion(unet, NETWORK, batch_size=2).generate(jobs(1, label=1, guidance=1.0))
+    ClassConditionalGenerator(unet, NETWORK, batch_size=2).generate(jobs(1, label=1, guidance=1.0))
     assert seen == [[1, 1]] * 2
 
 
-def test_jobs_of_unlike_settings_do_not_share_a_batch(generator: ClassConditionalDiffusion) -> None:
+def test_jobs_of_unlike_settings_do_not_share_a_batch(generator: ClassConditionalGenerator) -> None:
     with pytest.raises(InputError, match="jobs of equal steps and guidance"):
         generator.generate([*jobs(1), *jobs(2, steps=3)])
 
@@ -95,14 +95,14 @@ def test_jobs_of_unlike_settings_do_not_share_a_batch(generator: ClassConditiona
 def test_weights_that_are_no_numbers_give_images_that_say_so() -> None:
     broken = build_unet(NETWORK)
     nn.init.constant_(broken.conv_out.bias, float("nan"))
-    images = ClassConditionalDiffusion(broken, NETWORK, batch_size=2).generate(jobs(1, 2, 3))
+    images = ClassConditionalGenerator(broken, NETWORK, batch_size=2).generate(jobs(1, 2, 3))
     assert images.shape == (3, 3, 8, 8)
     assert not torch.isfinite(images).any()
 
 
 def test_a_grey_network_gives_grey_images() -> None:
     grey = NetworkSettings(("cat", "dog"), 8, (8,), n_colours=1, layers=1)
-    images = ClassConditionalDiffusion(build_unet(grey), grey, batch_size=2).generate(jobs(1, 2))
+    images = ClassConditionalGenerator(build_unet(grey), grey, batch_size=2).generate(jobs(1, 2))
     assert images.shape == (2, 3, 8, 8)
     assert is_grey(images)
     assert not is_grey(images + torch.tensor([0.0, 0.0, 0.01]).view(3, 1, 1))
@@ -113,22 +113,22 @@ def test_a_grey_network_gives_grey_images() -> None:
 
 
 def test_a_saved_model_makes_the_same_images_under_the_same_fingerprint(
-    tmp_path: Path, generator: ClassConditionalDiffusion
+    tmp_path: Path, generator: ClassConditionalGenerator
 ) -> None:
     generator.save(tmp_path / "generator")
-    loaded = ClassConditionalDiffusion.load(tmp_path / "generator", batch_size=4)
+    loaded = ClassConditionalGenerator.load(tmp_path / "generator", batch_size=4)
     assert loaded.settings == generator.settings
     assert loaded.fingerprint == generator.fingerprint
     assert torch.equal(loaded.generate(jobs(1, 2)), generator.generate(jobs(1, 2)))
 
 
-def test_the_fingerprint_tells_weights_apart(generator: ClassConditionalDiffusion) -> None:
+def test_the_fingerprint_tells_weights_apart(generator: ClassConditionalGenerator) -> None:
     torch.manual_seed(0)
-    assert ClassConditionalDiffusion(build_unet(NETWORK), NETWORK).fingerprint == generator.fingerprint
+    assert ClassConditionalGenerator(build_unet(NETWORK), NETWORK).fingerprint == generator.fingerprint
     other = build_unet(NETWORK)
     with torch.no_grad():
         other.conv_out.bias[0] += 1e-7
-    assert ClassConditionalDiffusion(other, NETWORK).fingerprint != generator.fingerprint
+    assert ClassConditionalGenerator(other, NETWORK).fingerprint != generator.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -143,14 +143,14 @@ def test_the_fingerprint_tells_weights_apart(generator: ClassConditionalDiffusio
     ],
 )
 def test_a_damaged_folder_is_one_clear_error(
-    tmp_path: Path, generator: ClassConditionalDiffusion, file: str, content: bytes | None
+    tmp_path: Path, generator: ClassConditionalGenerator, file: str, content: bytes | None
 ) -> None:
     generator.save(tmp_path)
     (tmp_path / file).unlink()
     if content is not None:
         (tmp_path / file).write_bytes(content)
     with pytest.raises(InputError, match=r"generator"):
-        ClassConditionalDiffusion.load(tmp_path)
+        ClassConditionalGenerator.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -162,13 +162,13 @@ def test_a_damaged_folder_is_one_clear_error(
     ],
 )
 def test_settings_of_another_model_are_refused(
-    tmp_path: Path, generator: ClassConditionalDiffusion, change: dict[str, Any], message: str
+    tmp_path: Path, generator: ClassConditionalGenerator, change: dict[str, Any], message: str
 ) -> None:
     generator.save(tmp_path)
     values = json.loads((tmp_path / "generator.json").read_text())
     (tmp_path / "generator.json").write_text(json.dumps({**values, **change}))
     with pytest.raises(InputError, match=message):
-        ClassConditionalDiffusion.load(tmp_path)
+        ClassConditionalGenerator.load(tmp_path)
 
 
 # Network
@@ -276,7 +276,7 @@ def test_a_narrow_network_learns_the_classes_it_is_told() -> None:
         images, torch.arange(40) // 20, grey, settings, progress=lambda n, loss: losses.append(loss)
     )
     assert losses[-1] < 0.6
-    generator = ClassConditionalDiffusion(unet, grey, batch_size=4)
+    generator = ClassConditionalGenerator(unet, grey, batch_size=4)
     for label, sign in ((0, 1), (1, -1)):
         made = generator.generate([Job("f", "", label, i, i, {"steps": 6, "guidance": 1.5}) for i in range(4)])
         contrast = made[..., :4].mean(dim=(1, 2, 3)) - made[..., 4:].mean(dim=(1, 2, 3))
@@ -328,7 +328,7 @@ def test_images_are_moved_mirrored_and_matched_with_their_class(monkeypatch: pyt
 def test_grey_images_train_a_grey_network() -> None:
     grey = NetworkSettings(("cat", "dog"), 8, (8,), n_colours=1, layers=1)
     unet = train_class_conditional(*data(grey=True), grey, training(updates=2))
-    assert is_grey(ClassConditionalDiffusion(unet, grey, batch_size=2).generate(jobs(1)))
+    assert is_grey(ClassConditionalGenerator(unet, grey, batch_size=2).generate(jobs(1)))
 
 
 def test_a_class_without_images_is_never_drawn() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from generators.filters import FLAT, LOOSER, Candidates, RealImages, Verdicts, judge
+from generators.filters import FLAT, GATES, LOOSER, Candidates, RealImages, Verdicts, judge
 from generators.manifest import KEPT, REJECTED, SPARE
 
 SIZE = 6
@@ -33,11 +33,11 @@ def real(n: int = 5, limit: float = 0.2, last_limit: float = 0.5, copy_limit: fl
     return RealImages(images(n, seed=99), AXIS.expand(n, 4), limit, last_limit, copy_limit)
 
 
-def candidates(distances: list[float], pixels: Tensor | None = None, finite: list[bool] | None = None) -> Candidates:
+def candidates(distances: list[float], pixels: Tensor | None = None, failures: list[str] | None = None) -> Candidates:
     return Candidates(
         images(len(distances)) if pixels is None else pixels,
         torch.stack([feature(distance) for distance in distances]),
-        torch.ones(len(distances), dtype=torch.bool) if finite is None else torch.tensor(finite),
+        [""] * len(distances) if failures is None else failures,
     )
 
 
@@ -71,12 +71,12 @@ def test_flat_candidates_fall() -> None:
     assert verdicts(candidates([0.1] * 3, pixels), real(copy_limit=1e-6)).reason == ["flat", "", "flat"]
 
 
-def test_candidates_that_are_not_finite_fall_whatever_is_skipped() -> None:
+def test_candidates_without_an_image_fall_whatever_is_skipped() -> None:
     pixels = images(3)
     pixels[0] = float("nan")
     pixels[1, 0, 0, 0] = float("inf")
-    found = verdicts(candidates([0.1] * 3, pixels, [False, False, True]), skip=("flat", "copy", "distance"))
-    assert found.reason == ["not finite", "not finite", ""]
+    found = verdicts(candidates([0.1] * 3, pixels, ["not finite", "safety checker", ""]), skip=GATES)
+    assert found.reason == ["not finite", "safety checker", ""]
     assert found.verdict == [REJECTED, REJECTED, KEPT]
 
 
@@ -123,6 +123,84 @@ def test_copies_are_found_across_blocks() -> None:
     pixels[300], pixels[599], pixels[301] = pixels[0], pixels[298], pixels[300]
     found = verdicts(candidates([0.1] * 600, pixels), wanted=600)
     assert [i for i, reason in enumerate(found.reason) if reason == KEPT_COPY] == [300, 301, 599]
+
+
+def test_the_pixels_of_any_training_image_fall_as_duplicates() -> None:
+    given = replace(candidates([0.1, 0.1, 0.1]), digests=[b"a", b"b", b"a"])
+    references = replace(real(), digests=frozenset([b"b", b"z"]))
+    assert verdicts(given, references).reason == ["", "duplicate of a training image", "duplicate of a kept image"]
+    assert verdicts(given, references, skip=("duplicate",)).reason == ["", "", ""]
+
+
+def hashes_with(*bits: int) -> tuple[Tensor, Tensor]:
+    """One hash for each argument, that many bits from the first reference; mirrored images are far from everything."""
+    hashes = torch.ones(len(bits), 64, dtype=torch.int8)
+    for row, n in zip(hashes, bits, strict=True):
+        row[:n] = -1
+    mirrored = hashes.clone()
+    mirrored[:, 30:60] *= -1
+    return hashes, mirrored
+
+
+def test_hashes_near_a_training_image_fall_also_mirrored() -> None:
+    near = "near-duplicate of a training image"
+    plain, mirrored = hashes_with(3, 4, 5)
+    references = replace(real(), hashes=torch.ones(1, 64, dtype=torch.int8), hash_limit=4)
+    for pair in ((plain, mirrored), (mirrored, plain)):
+        found = verdicts(replace(candidates([0.1] * 3), hashes=pair), references)
+        assert found.reason[:2] == [near, near]
+        assert near != found.reason[2]
+        assert found.more["hash_distance"] == [3, 4, 5]
+    given = replace(candidates([0.1] * 3), hashes=(plain, mirrored))
+    assert near not in verdicts(given, replace(references, hash_limit=-1)).reason
+    assert near not in verdicts(given, references, skip=("hash",)).reason
+
+
+def test_hashes_near_a_kept_image_fall_across_blocks() -> None:
+    stream = torch.Generator().manual_seed(0)
+    hashes = (torch.randint(0, 2, (300, 64), generator=stream) * 2 - 1).to(torch.int8)
+    hashes[2], hashes[299] = hashes[1], hashes[1]
+    hashes[299, :3] *= -1
+    given = replace(candidates([0.1] * 300), hashes=(hashes, hashes))
+    references = replace(real(), hashes=-hashes[:0], hash_limit=3)
+    found = verdicts(given, references, wanted=300)
+    assert [i for i, why in enumerate(found.reason) if why == "near-duplicate of a kept image"] == [2, 299]
+    assert verdicts(given, references, wanted=300, skip=("hash",)).n_kept == 300
+
+
+def test_a_confident_third_class_falls() -> None:
+    given = replace(candidates([0.1] * 3), third_class=torch.tensor([0.89, 0.9, 0.0]))
+    references = replace(real(), third_class_limit=0.9)
+    assert verdicts(given, references).reason == ["", "looks like a third class", ""]
+    assert verdicts(given, references, skip=("third-class",)).reason == ["", "", ""]
+
+
+def test_less_agreement_with_the_class_name_than_real_images_have_falls() -> None:
+    given = replace(candidates([0.1] * 3), agreement=torch.tensor([0.21, 0.19, float("nan")]))
+    references = replace(real(), agreement_limit=0.2)
+    unfit = "does not fit its class name"
+    assert verdicts(given, references).reason == ["", unfit, unfit]
+    assert verdicts(given, references, skip=("text",)).reason == ["", "", ""]
+
+
+def test_only_the_distance_gate_is_loosened_and_that_is_said() -> None:
+    given = replace(candidates([0.24, 0.1]), third_class=torch.tensor([0.0, 0.95]))
+    found = verdicts(given, replace(real(), third_class_limit=0.9), wanted=2, floor=1.0)
+    assert found.reason == ["", "looks like a third class"]
+    assert found.loosened
+    assert not verdicts(candidates([0.1]), wanted=1, floor=1.0).loosened
+
+
+def test_scores_are_plain_numbers_for_the_manifest() -> None:
+    given = replace(candidates([0.1, 0.2]), third_class=torch.tensor([0.123456789, 0.0]))
+    scores = verdicts(given).scores(0)
+    assert scores == {
+        "distance": pytest.approx(0.1, abs=1e-6),
+        "limit": 0.21,
+        "copy_distance": scores["copy_distance"],
+        "nearest_real": scores["nearest_real"],
+        "third_class": 0.123457,
+    }
 
 
 @pytest.mark.parametrize(
@@ -258,7 +336,7 @@ def test_verdicts_are_those_of_a_plain_loop(seed: int, n: int, wanted: int, floo
         elif kind == 3:
             pixels[i] = 0.5 + 0.01 * (pixels[i] - 0.5)
     features = F.normalize(torch.randn(n, 4, generator=stream), dim=1)
-    found = judge(Candidates(pixels, features, torch.ones(n, dtype=torch.bool)), references, wanted, floor=floor)
+    found = judge(Candidates(pixels, features, [""] * n), references, wanted, floor=floor)
     outcome, reason = judged_by_loops(pixels.double().numpy(), features.double().numpy(), references, wanted, floor)
     assert found.verdict == outcome
     assert found.reason == reason

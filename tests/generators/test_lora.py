@@ -537,3 +537,33 @@ def test_sdxl_is_adapted_too(tiny_sdxl: Path, tmp_path: Path, tokens: bool) -> N
             "text_encoder": 32,
             "text_encoder_2": 24,
         }
+
+
+SAVE = """
+import sys
+import torch
+from pathlib import Path
+from peft import LoraConfig
+from generators.lora import TRAINED, WEIGHTS, save_adapter
+from generators.stable_diffusion_checkpoint import open_checkpoint
+from generators.stable_diffusion_loading import load_model
+from rebalance.files import sha256
+
+checkpoint, folder = open_checkpoint(sys.argv[1]), Path(sys.argv[2])
+unet = load_model(checkpoint, "unet", torch.float32)
+torch.manual_seed(0)
+config = LoraConfig(r=2, lora_alpha=2, init_lora_weights=False, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
+unet.add_adapter(config, TRAINED)
+save_adapter(folder, unet, config, checkpoint, None, {})
+print(sha256(folder / WEIGHTS))
+"""
+
+
+def test_a_file_is_the_same_in_every_process(tiny_sd: Path, tmp_path: Path) -> None:
+    """Strings hash differently in each, and with them the order of sets."""
+    made = set()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [sys.executable, "-c", SAVE, str(tiny_sd), str(tmp_path / seed)]
+        made.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert len(made) == 1

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from generators.image_files import write_png
+from generators.image_files import write_image
 from generators.manifest import KEPT, REJECTED, SPARE, Journal, Row, read_journals, read_manifest, write_manifest
 from rebalance.errors import InputError
 from rebalance.files import sha256
@@ -19,7 +19,7 @@ def made(folder: Path, i: int, name: str = "cat", finite: bool = True) -> Row:
     """A row as a rank journals it, with its image on disk."""
     path = f"candidates/{name}/{i:06d}.png" if finite else None
     if path is not None:
-        write_png(folder / path, np.full((8, 8, 3), i, dtype=np.uint8), f"job{i}")
+        write_image(folder / path, np.full((8, 8, 3), i, dtype=np.uint8), f"job{i}")
     digest = sha256(folder / path) if path is not None else None
     return {"job": f"job{i}", "class": name, "label": 0, "index": i, "seed": i, "path": path, "sha256": digest}
 

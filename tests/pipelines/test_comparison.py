@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from pipelines.comparison import ARM_TITLES, METRIC_TITLES, Comparison, Estimate, compare, estimate
-from pipelines.config import ARMS
+from pipelines.config import ARMS, Arm
 
 
 def metrics(balanced: float, few: float | None = 0.5, ece: float = 0.1) -> dict[str, Any]:
@@ -132,4 +132,4 @@ def test_figures_are_plain_values() -> None:
 
 
 def test_every_arm_has_a_title() -> None:
-    assert set(ARM_TITLES) == set(ARMS)
+    assert set(ARM_TITLES) == set(get_args(Arm)) == {*ARMS, "feedback"}

@@ -135,6 +135,34 @@ def test_default_call_of_every_function() -> None:
         assert value.isfinite().all()
 
 
+def test_default_call_of_losses_with_inputs_of_their_own() -> None:
+    scores, targets = batch()
+    views, _ = unit_views(7)
+    counts, branches = torch.tensor(COUNTS), torch.stack([scores, 2 * scores, -scores], dim=1)
+    groups = losses.branch_groups(counts)
+    prototypes = nn.functional.normalize(torch.eye(C, 8, dtype=torch.float64), dim=1)
+    calls = {
+        "paco": (
+            losses.paco_loss(scores, views, targets, log_prior=losses.paco_log_prior(counts)),
+            losses.PaCoLoss(counts)(scores, views, targets),
+        ),
+        "bcl": (
+            losses.balanced_contrastive_loss(views, targets, prototypes),
+            losses.BalancedContrastiveLoss()(views, targets, prototypes),
+        ),
+        "reslt": (
+            losses.residual_loss(branches, targets, groups),
+            losses.ResidualLoss(groups)(branches, targets),
+            0.995 * losses.residual_branch_loss(branches, targets, groups).mean()
+            + 0.005 * losses.residual_fused_loss(branches, targets).mean(),
+        ),
+    }
+    for name, values in calls.items():
+        assert all(value.shape == () and value.isfinite() and value > 0 for value in values), name
+        for value in values[1:]:
+            torch.testing.assert_close(value, values[0], msg=name)
+
+
 @pytest.mark.parametrize("name", ON_LOGITS)
 def test_reductions_agree(name: str) -> None:
     scores, targets = batch()

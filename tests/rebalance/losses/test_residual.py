@@ -66,6 +66,19 @@ def test_a_branch_learns_from_its_classes_alone() -> None:
     assert torch.equal(taught, GROUPS.T[TARGETS])
 
 
+def test_gradients_are_those_of_the_value() -> None:
+    logits = logits_of().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: residual_loss(z, TARGETS, GROUPS, reduction="none"), (logits,))
+
+
+def test_does_not_depend_on_names_of_classes_or_order_of_rows() -> None:
+    logits, names, rows = logits_of(), torch.tensor([3, 0, 4, 1, 2]), torch.tensor([5, 2, 0, 4, 1, 3])
+    losses = residual_loss(logits, TARGETS, GROUPS, reduction="none")
+    renamed = residual_loss(logits[..., names], names.argsort()[TARGETS], GROUPS[:, names], reduction="none")
+    torch.testing.assert_close(renamed, losses)
+    torch.testing.assert_close(residual_loss(logits[rows], TARGETS[rows], GROUPS, reduction="none"), losses[rows])
+
+
 def test_a_batch_that_no_branch_answers_for_gives_zero_not_nan() -> None:
     logits = logits_of().requires_grad_()
     loss = residual_branch_loss(logits, TARGETS, torch.zeros_like(GROUPS)).mean()

@@ -19,6 +19,7 @@ from rebalance.samplers import ClassBatchSampler, DistributedEpochSampler, Epoch
 PAGE = (Path(__file__).parents[3] / "docs" / "samplers.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, flags=re.M | re.S))
 ROWS = np.repeat([0, 1, 2], [90, 24, 6])
+IMAGES = (np.random.default_rng(0).integers(0, 90, (120, 8, 8)) + 80 * ROWS[:, None, None]).astype(np.uint8)
 
 
 class Images(Dataset[tuple[torch.Tensor, int]]):
@@ -54,11 +55,15 @@ def test_snippets_run(title: str) -> None:
         "DataLoader": DataLoader,
         "X": np.random.default_rng(0).normal(size=(120, 4)),
         "y": ROWS,
+        "images": IMAGES,
     }
+    if title.startswith("Generated"):
+        names |= {"labels": ROWS[60:], "images": IMAGES[60:], "pixels": IMAGES[60:].reshape(60, 64)}
     blocks = re.findall(r"```python\n(.*?)```", SECTIONS[title], flags=re.S)
     assert blocks
     for block in blocks:
-        exec(compile(block, title, "exec"), names)
+        short = re.sub(r"\b(updates|epochs)=\d+", r"\1=2", block)  # of trainings
+        exec(compile(short, title, "exec"), names)
         if "loader" in names:
             drawn = [target for _, targets in names["loader"] for target in targets.tolist()]
             assert set(drawn) == (set() if title.startswith("Resuming") else {0, 1, 2})
@@ -66,6 +71,13 @@ def test_snippets_run(title: str) -> None:
         assert loaders[0] != loaders[1]
     if title.startswith("Resuming"):
         assert list(names["resumed"]) == []
+    if title.startswith("Generated"):
+        assert names["added"] == {1: 6, 2: 24}
+        assert (names["filled"].shape, names["filled"].dtype) == ((90, 8, 8), np.uint8)
+        assert np.bincount(names["filled_labels"]).tolist() == [30, 30, 30]
+    if title.startswith("The classifier"):
+        assert names["probabilities"].shape == (120, 3)
+        assert set(names["search"].best_params_) == {"method", "sampler_rule"}
 
 
 def test_weighted_random_sampler_leaves_images_out() -> None:

@@ -1,0 +1,170 @@
+"""The class-conditional diffusion model in a synthesis: settings by image size, training, jobs."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import median
+from typing import final
+
+import torch
+
+from generators.base import ImageGenerator, Job
+from generators.class_conditional import ClassConditionalGenerator, NetworkSettings, build_unet, is_grey
+from generators.class_conditional_sizes import settings_for
+from generators.class_conditional_training import TrainingSettings, train_class_conditional
+from generators.plan import plan_jobs
+from pipelines.config import SynthesizeConfig
+from pipelines.config_groups import DataConfig
+from pipelines.generator_plan import Amount, Workshop, training_bar
+from pipelines.judging import resize
+from pipelines.session import wrap
+from rebalance.data.table import ImageTable
+from rebalance.ranks import barrier, is_main
+
+_PROBE_PIXELS = 64 * 16**2
+"""Pixels of the batch that is timed: a small one says little of a large one where calls cost more than numbers."""
+
+
+@final
+@dataclass(frozen=True)
+class ClassConditionalPlan:
+    """See `GeneratorPlan`.
+
+    Args:
+        network: The U-Net.
+        training: How it is trained.
+        steps: Sampling steps.
+        guidance: Strength of the guidance.
+        sampling_batch: Images sampled at a time.
+        output_size: Height and width of the images handed out, px.
+        device: Where it runs.
+    """
+
+    network: NetworkSettings
+    training: TrainingSettings
+    steps: int
+    guidance: float
+    sampling_batch: int
+    output_size: int | None
+    device: torch.device
+
+    @property
+    def image_size(self) -> int:
+        """See `GeneratorPlan`."""
+        return self.output_size or self.network.image_size
+
+    @property
+    def description(self) -> str:
+        """See `GeneratorPlan`."""
+        training = self.training
+        return f"generator: {training.updates} updates of {training.batch_size} images of {self.network.image_size} px"
+
+    @property
+    def megabytes(self) -> float:
+        """See `GeneratorPlan`."""
+        return 40.0
+
+    def estimate_minutes(self, n_images: int) -> tuple[float, float]:
+        """See `GeneratorPlan`."""
+        size = self.network.image_size
+        probe = min(self.training.batch_size, max(16, _PROBE_PIXELS // size**2))
+        images = torch.zeros((probe, 3, size, size), dtype=torch.uint8, device=self.device)
+        labels = torch.arange(probe) % len(self.network.classes)
+        times: list[float] = []
+        settings = TrainingSettings(updates=6, batch_size=probe, amp=self.training.amp)
+        train_class_conditional(
+            images, labels, self.network, settings, progress=lambda update, loss: times.append(time.perf_counter())
+        )
+        update = median(after - before for before, after in pairwise(times)) * self.training.batch_size / probe
+        model = ClassConditionalGenerator(build_unet(self.network).to(self.device), self.network, batch_size=probe)
+        jobs = [Job("", "", 0, i, i, {"steps": 2, "guidance": self.guidance}) for i in range(probe)]
+        model.generate(jobs)
+        start = time.perf_counter()
+        model.generate(jobs)
+        image = (time.perf_counter() - start) / 2 / probe * self.steps
+        return update * self.training.updates / 60, image * n_images / 60
+
+    def make(self, workshop: Workshop) -> ImageGenerator:
+        """See `GeneratorPlan`."""
+        folder = workshop.folder
+        if not (folder / "unet.safetensors").exists():
+            pixels = workshop.pixels()
+            if pixels.shape[-1] != self.network.image_size:
+                pixels = torch.cat([resize(part, self.network.image_size) for part in torch.split(pixels, 1024)])
+            network = replace(self.network, n_colours=1 if is_grey(pixels) else 3)
+            with training_bar(self.training.updates, "training the generator") as report:
+                unet = train_class_conditional(
+                    pixels.to(self.device),
+                    torch.from_numpy(workshop.table.targets),
+                    network,
+                    self.training,
+                    checkpoints=folder / "checkpoints",
+                    wrap=lambda module: wrap(workshop.session, module),
+                    backward=workshop.session.accelerator.backward,
+                    progress=report,
+                )
+            if is_main():
+                ClassConditionalGenerator(unet, network).save(folder)
+            barrier()
+        if is_main():
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        generator = ClassConditionalGenerator.load(
+            folder, batch_size=self.sampling_batch, amp=self.training.amp, output_size=self.output_size
+        )
+        return generator.to(self.device)
+
+    def jobs(self, generator: ImageGenerator, table: ImageTable, amount: Amount) -> list[list[Job]]:
+        """See `GeneratorPlan`."""
+        settings = {
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "batch_size": self.sampling_batch,
+            "amp": self.training.amp,
+            **({"output_size": self.output_size} if self.output_size is not None else {}),
+        }
+        return plan_jobs(
+            generator.fingerprint,
+            table.classes,
+            amount.budget,
+            reserve=amount.reserve,
+            seed=amount.seed,
+            settings=settings,
+        )
+
+
+def plan_class_conditional(
+    config: SynthesizeConfig, classes: tuple[str, ...], image_size: int, device: torch.device
+) -> ClassConditionalPlan:
+    """The plan of a config, for images of this size."""
+    generator = config.generator
+    usual = settings_for(generator.generator_size or image_size, generator.generator_channels)
+    training = TrainingSettings(
+        updates=generator.generator_updates or usual.updates,
+        batch_size=generator.generator_batch_size or usual.batch_size,
+        lr=generator.generator_lr or usual.lr,
+        ema=generator.generator_ema,
+        label_exponent=generator.label_exponent,
+        label_drop=generator.label_drop,
+        flip=mirrors(config.data),
+        amp=config.amp,
+        seed=config.seed,
+    )
+    return ClassConditionalPlan(
+        network=NetworkSettings(
+            classes, generator.generator_size or usual.image_size, usual.channels, layers=usual.layers
+        ),
+        training=training,
+        steps=generator.steps,
+        guidance=generator.guidance,
+        sampling_batch=generator.sampling_batch or (128 if device.type == "cpu" else 512),
+        output_size=config.files.output_size,
+        device=device,
+    )
+
+
+def mirrors(data: DataConfig) -> bool:
+    """Whether a mirrored image is still one of its class, as far as the augmentation says."""
+    return data.data != "digits" if data.augment == "auto" else "flip" in data.augment

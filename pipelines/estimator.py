@@ -1,0 +1,275 @@
+"""The scikit-learn face of `rebalance train`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, ClassVar, Self, final
+
+import numpy as np
+import yaml
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+
+from pipelines.config import TrainConfig
+from pipelines.config_groups import DataConfig, ModelConfig, ObjectiveConfig, OptimizationConfig, PlaceConfig
+from pipelines.estimator_inputs import FeatureFormat, Format, path_column, read_format, to_images
+from pipelines.model_files import TrainedClassifier
+from pipelines.table_training import Trained, train_table
+from rebalance.counts import FloatArray
+from rebalance.data.table import ImageTable
+from rebalance.devices import pick_device
+from rebalance.errors import InputError
+from rebalance.ranks import split_batches
+
+_RULES = {"none", "inverse", "sqrt-inverse", "effective-number"}
+_BATCH = 256
+_WARMUP = (0.1, 5.0)
+"""Share of training that the learning rate warms up over, and the most epochs."""
+
+
+@final
+class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Classifier of long-tailed images, trained as `rebalance train` trains.
+
+    X holds images (N, H, W) or (N, H, W, C) with 1 or 3 channels; flat rows of pixels with `image_shape`; one column
+    of file paths, in a frame or an array; or rows of numbers that are no images, which the network sees as grey
+    squares. uint8 is taken as it is; of other numbers the smallest and largest of the training images become black and
+    white. Images are made square: the shorter side scaled, the centre cropped.
+
+    There is no `sample_weight`: samplers, priors and margins count images.
+
+    Args:
+        method: The recipe; `rebalance methods` lists them.
+        options: Of the recipe, by name, such as `{"max_margin": 0.4}`.
+        sampler_rule: Draw images by class weights: "none", "inverse", "sqrt-inverse" or "effective-number".
+        sampler_strength: Exponent of the rule.
+        sampler_schedule: When the rule acts: "none" (always), "deferred:0.8", "progressive".
+        loss_rule: Weigh the loss by class, by one of the same rules; None does as the recipe does.
+        model: Backbone: "auto" (by image size), "small_cnn", "resnet32", "resnet50", …
+        weights: Local weights file of a torchvision backbone to start from.
+        image_shape: (H, W) or (H, W, C) of flat rows.
+        image_size: Height and width that images are brought to, px; None keeps images of up to 64 px, else 224.
+        augment: Augmentation, such as "crop" for images that must not be mirrored; "auto" does as the method's paper,
+            or "crop+flip"; rows that are no images get none.
+        epochs: Passes.
+        updates: Length of training in updates, instead of epochs.
+        batch_size: Images per update.
+        lr: Learning rate; None takes 0.2 · batch_size / 256 for "sgd", 1 % of it for "adamw".
+        opt: "sgd" or "adamw".
+        weight_decay: Of the optimiser.
+        warm_start: `fit` goes on from the last one's weights, with the same classes and kind of images.
+        workers: Threads and processes that read files.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        verbose: Show the class table and the progress.
+        random_state: An int (the command line's --seed), a `RandomState` or None.
+
+    Attributes:
+        classes_: The labels, sorted, (C,).
+        model_: The trained network with its preprocessing, as `pipelines.load_model` gives it; its class names are the
+            labels as text.
+        loss_curve_: Mean loss of each epoch.
+        n_features_in_: Columns of X; of image stacks their height.
+        feature_names_in_: Names of the columns of X, where it is a frame with names.
+
+    Raises:
+        InputError: Settings that do not go together, or images of another kind than expected.
+
+    Examples:
+        >>> images = np.zeros((40, 8, 8), dtype=np.uint8)
+        >>> images[30:, :, :4] = 255
+        >>> model = RebalancedImageClassifier(epochs=5, augment="none", random_state=0)
+        >>> model.fit(images, ["cat"] * 30 + ["owl"] * 10).predict(images[[0, 39]]).tolist()
+        ['cat', 'owl']
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "method": [str],
+        "options": [dict, None],
+        "sampler_rule": [StrOptions(_RULES)],
+        "sampler_strength": [Interval(Real, 0, None, closed="left")],
+        "sampler_schedule": [str],
+        "loss_rule": [StrOptions(_RULES), None],
+        "model": [str],
+        "weights": [str, Path, None],
+        "image_shape": [tuple, list, None],
+        "image_size": [Interval(Integral, 8, None, closed="left"), None],
+        "augment": [str],
+        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "updates": [Interval(Integral, 1, None, closed="left"), None],
+        "batch_size": [Interval(Integral, 2, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither"), None],
+        "opt": [StrOptions({"sgd", "adamw"})],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "workers": [Interval(Integral, 0, None, closed="left")],
+        "device": [str],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
+
+    classes_: np.ndarray[Any, Any]
+    model_: TrainedClassifier
+    loss_curve_: list[float]
+    _format: Format
+    _trained: Trained
+
+    def __init__(
+        self,
+        *,
+        method: str = "balanced_softmax",
+        options: Mapping[str, Any] | None = None,
+        sampler_rule: str = "none",
+        sampler_strength: float = 1.0,
+        sampler_schedule: str = "none",
+        loss_rule: str | None = None,
+        model: str = "auto",
+        weights: str | Path | None = None,
+        image_shape: Sequence[int] | None = None,
+        image_size: int | None = None,
+        augment: str = "auto",
+        epochs: int = 100,
+        updates: int | None = None,
+        batch_size: int = 64,
+        lr: float | None = None,
+        opt: str = "sgd",
+        weight_decay: float = 5e-4,
+        warm_start: bool = False,
+        workers: int = 2,
+        device: str = "auto",
+        verbose: bool = False,
+        random_state: Any = None,
+    ) -> None:
+        self.method = method
+        self.options = options
+        self.sampler_rule = sampler_rule
+        self.sampler_strength = sampler_strength
+        self.sampler_schedule = sampler_schedule
+        self.loss_rule = loss_rule
+        self.model = model
+        self.weights = weights
+        self.image_shape = image_shape
+        self.image_size = image_size
+        self.augment = augment
+        self.epochs = epochs
+        self.updates = updates
+        self.batch_size = batch_size
+        self.lr = lr
+        self.opt = opt
+        self.weight_decay = weight_decay
+        self.warm_start = warm_start
+        self.workers = workers
+        self.device = device
+        self.verbose = verbose
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train.
+
+        Args:
+            X: Images, rows of pixels, or paths.
+            y: Labels of any kind, one a row.
+
+        Returns:
+            This object.
+        """
+        rows = self._rows(X, y, reset=True)
+        y = column_or_1d(y, warn=isinstance(rows, list))
+        check_consistent_length(rows, y)
+        check_classification_targets(y)
+        classes, targets = np.unique(y, return_inverse=True)
+        if classes.size < 2:
+            raise InputError(
+                "at least two classes", f"one class, {classes.tolist()[0]!r}", "add images of another class"
+            )
+        going_on = self.warm_start and hasattr(self, "model_")
+        if going_on and not np.array_equal(classes, self.classes_):
+            raise InputError(
+                f"the classes of the first fit, {self.classes_.tolist()}, for warm_start",
+                str(classes.tolist()),
+                "set warm_start=False",
+            )
+        form = self._format if going_on else read_format(rows, self.image_shape)
+        images = to_images(rows, form)
+        table = ImageTable(images, targets.astype(np.int64), tuple(map(str, classes.tolist())))
+        start = self._trained if going_on else None
+        self._trained = train_table(self._config(len(table), form), table, start, verbose=bool(self.verbose))
+        self.model_, self.loss_curve_ = self._trained.model, self._trained.losses
+        self.classes_, self._format = classes, form
+        return self
+
+    def predict_proba(self, X: Any) -> FloatArray:
+        """Probabilities (N, C), by class in the order of `classes_`."""
+        check_is_fitted(self)
+        images: Any = to_images(self._rows(X, reset=False), self._format)
+        model = self.model_.to(pick_device(self.device))
+        parts = [model.predict_proba(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
+        model.to("cpu")
+        return np.concatenate(parts)
+
+    def predict(self, X: Any) -> np.ndarray[Any, Any]:
+        """The most probable label of each row, (N,)."""
+        probabilities = self.predict_proba(X)
+        labels: np.ndarray[Any, Any] = self.classes_[probabilities.argmax(axis=1)]
+        return labels
+
+    def _rows(self, X: Any, y: Any = "no_validation", *, reset: bool) -> Any:
+        """X as an array of numbers, or as a list of paths."""
+        paths = path_column(X)
+        if paths is None:
+            checked = validate_data(self, X, y, reset=reset, dtype="numeric", allow_nd=True)
+            return checked[0] if isinstance(checked, tuple) else checked
+        validate_data(self, X, y, reset=reset, skip_check_array=True)
+        return paths
+
+    def _config(self, n: int, form: Format) -> TrainConfig:
+        """What the command line would have been given."""
+        options = {name: yaml.safe_dump(value).splitlines()[0] for name, value in (self.options or {}).items()}
+        length = self.epochs if self.updates is None else self.updates / len(split_batches(n, self.batch_size))
+        share, most = _WARMUP
+        return TrainConfig(
+            data=DataConfig(
+                data="X",
+                image_size=self.image_size,
+                augment="none" if isinstance(form, FeatureFormat) and self.augment == "auto" else self.augment,
+                workers=self.workers,
+            ),
+            model=ModelConfig(model=self.model, weights=None if self.weights is None else Path(self.weights)),
+            objective=ObjectiveConfig(
+                method=self.method,
+                option=tuple(f"{name}={text}" for name, text in options.items()),
+                sampler_rule=self.sampler_rule,  # type: ignore[arg-type]  # checked by _parameter_constraints
+                sampler_strength=float(self.sampler_strength),
+                sampler_schedule=self.sampler_schedule,
+                loss_rule=self.loss_rule,  # type: ignore[arg-type]
+            ),
+            optimization=OptimizationConfig(
+                epochs=self.epochs,
+                updates=self.updates,
+                batch_size=self.batch_size,
+                lr=self.lr,
+                opt=self.opt,  # type: ignore[arg-type]
+                weight_decay=float(self.weight_decay),
+                warmup_epochs=min(most, share * length),
+            ),
+            seed=_seed(self.random_state),
+            place=PlaceConfig(device=self.device, report_to="none", checkpoint_updates=10**9),
+        )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+def _seed(random_state: Any) -> int:
+    """An int as it is, so that it does what --seed does."""
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))

@@ -1,0 +1,98 @@
+"""Settings that the chosen generator has no use for are refused, not ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+from pipelines.config import RebalanceConfig, SynthesizeConfig
+from pipelines.generator_config import GeneratorConfig, ImageFilesConfig, StableDiffusionConfig
+from rebalance.errors import InputError
+
+_OWN_NETWORK = ("generator_channels", "generator_ema")
+_TRAINING = ("generator_updates", "generator_batch_size", "generator_lr", "label_exponent", "label_drop")
+_FROM_IMAGES = ("strength", "min_sources", "max_sources")
+_ADAPTER = ("lora_rank", "class_tokens", "token_lr", "min_snr", "gradient_checkpointing")
+
+
+def check_generator(config: SynthesizeConfig | RebalanceConfig) -> None:
+    """Check everything about the generator and its files that needs neither data nor checkpoint.
+
+    Raises:
+        InputError: A setting out of range, or one that the chosen generator or mode has no use for.
+    """
+    generator, files = config.generator, config.files
+    if generator.generator == "class-conditional":
+        every = [field.name for field in fields(StableDiffusionConfig)]
+        _refuse(config.stable_diffusion, every, "--generator class-conditional", "add --generator stable-diffusion")
+        _check_ranges({"--guidance": (generator.guidance, 1, 20), "--steps": (generator.steps, 2, 1000)})
+    else:
+        _check_stable_diffusion(generator, config.stable_diffusion)
+    if not files.shards:
+        _refuse(files, ["shard_images"], "an image folder", "add --shards")
+    _check_ranges(_ranges(generator, files))
+
+
+def _check_stable_diffusion(generator: GeneratorConfig, config: StableDiffusionConfig) -> None:
+    _refuse(generator, _OWN_NETWORK, "--generator stable-diffusion", "leave it out")
+    if config.mode == "adapted":
+        _refuse(config, ["adapter"], "--mode adapted, which trains one", "choose --mode text or image to use it")
+    else:
+        _refuse(generator, _TRAINING, f"--mode {config.mode}, which trains nothing", "add --mode adapted")
+        _refuse(config, _ADAPTER, f"--mode {config.mode}, which trains nothing", "add --mode adapted")
+    if config.mode != "image":
+        _refuse(config, _FROM_IMAGES, f"--mode {config.mode}, which has no source images", "add --mode image")
+    if not config.class_tokens:
+        _refuse(config, ["token_lr"], "no tokens to learn", "add --class-tokens")
+    if config.negative_prompt and generator.guidance <= 1:
+        raise InputError(
+            "--guidance above 1 with --negative-prompt", str(generator.guidance), "without guidance it has no effect"
+        )
+    for strength in config.strength:
+        _check_ranges({"--strength": (strength, 0.01, 1)})
+    _check_ranges(
+        {
+            "--guidance": (generator.guidance, 0, 30),
+            "--steps": (generator.steps, 1, 1000),
+            "--min-sources": (config.min_sources, 0, 10**6),
+            "--max-sources": (config.max_sources, 1, 10**9),
+            "--lora-rank": (config.lora_rank, 1, 1024),
+            "--token-lr": (config.token_lr, 0, 1),
+            "--min-snr": (1 if config.min_snr is None else config.min_snr, 0.01, 1000),
+        }
+    )
+
+
+def _ranges(generator: GeneratorConfig, files: ImageFilesConfig) -> dict[str, tuple[float, float, float]]:
+    return {
+        "--label-exponent": (generator.label_exponent, 0, 1),
+        "--label-drop": (generator.label_drop, 0, 0.9),
+        "--generator-ema": (generator.generator_ema, 0, 0.99999),
+        "--generator-updates": (generator.generator_updates or 1, 1, 10**8),
+        "--generator-batch-size": (generator.generator_batch_size or 2, 1, 10**6),
+        "--sampling-batch": (generator.sampling_batch or 1, 1, 10**5),
+        "--output-size": (8 if files.output_size is None else files.output_size, 8, 8192),
+        "--shard-images": (files.shard_images, 1, 10**7),
+        "--max-gb": (1 if files.max_gb is None else files.max_gb, 0, 10**9),
+    }
+
+
+def _check_ranges(ranges: dict[str, tuple[float, float, float]]) -> None:
+    for flag, (value, low, high) in ranges.items():
+        if not low <= value <= high:
+            raise InputError(f"{flag} from {low} to {high}", str(value), "leave it out for the default")
+
+
+def _refuse(group: Any, names: Iterable[str], why: str, fix: str) -> None:
+    """Refuse the named settings where they are not at their default."""
+    defaults = {field.name: field.default for field in fields(group)}
+    for name in names:
+        value = getattr(group, name)
+        if value != defaults[name]:
+            flag = "--" + name.replace("_", "-")
+            raise InputError(f"no {flag} with {why}", f"{flag} {_shown(value)}", fix)
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

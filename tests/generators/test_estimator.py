@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from imblearn.pipeline import make_pipeline
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+
+from generators import ClassConditionalDiffusion
+from rebalance.errors import InputError
+from rebalance.resampling import FillSampler
+
+TINY: dict[str, Any] = {
+    "channels": (8, 16),
+    "updates": 3,
+    "batch_size": 4,
+    "steps": 2,
+    "device": "cpu",
+    "random_state": 0,
+}
+LABELS = np.repeat(["bright", "dark"], [20, 5])
+
+
+def stack(*shape: int, dtype: type = np.uint8) -> np.ndarray:
+    """Images, bright ones and dark ones."""
+    noise = np.random.default_rng(0).integers(0, 60, (25, *shape))
+    return (noise + np.where(LABELS == "bright", 180, 0).reshape(-1, *[1] * len(shape))).astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> ClassConditionalDiffusion:
+    return ClassConditionalDiffusion(**TINY).fit(stack(8, 8), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("images", "options"),
+    [
+        (stack(8, 8), {}),
+        (stack(8, 8, 1), {}),
+        (stack(8, 8, 3), {}),
+        (stack(8, 8, 3, dtype=np.float32), {}),
+        (stack(70, 9), {}),
+        (stack(64), {"image_shape": (8, 8)}),
+        (stack(48, dtype=np.int16), {"image_shape": [4, 4, 3]}),
+    ],
+    ids=lambda value: f"{value.shape}-{value.dtype}" if isinstance(value, np.ndarray) else "",
+)
+def test_made_images_have_the_kind_of_those_they_are_learned_from(images: np.ndarray, options: Any) -> None:
+    generator = ClassConditionalDiffusion(**TINY, **options).fit(images, LABELS)
+    made = generator.sample(["dark", "bright", "dark"], random_state=0)
+    assert (made.shape, made.dtype) == ((3, *images.shape[1:]), images.dtype)
+    assert made.max() <= (255 if images.dtype == np.uint8 else images.max())
+    assert generator.generator_.settings.image_size <= 64
+    assert generator.classes_.tolist() == ["bright", "dark"]
+
+
+def test_it_learns_what_the_classes_look_like() -> None:
+    settings = {**TINY, "updates": 60, "batch_size": 16, "lr": 5e-3, "ema": 0.9, "steps": 8}
+    generator = ClassConditionalDiffusion(**settings).fit(stack(8, 8), LABELS)
+    made = generator.sample(["bright"] * 8 + ["dark"] * 8, random_state=0).astype(float)
+    assert made[:8].mean() > 150
+    assert made[8:].mean() < 90
+
+
+def test_samples_are_a_function_of_labels_and_seed(fitted: ClassConditionalDiffusion) -> None:
+    first = fitted.sample(LABELS, random_state=1)
+    np.testing.assert_array_equal(fitted.sample(LABELS, random_state=1), first)
+    assert (fitted.sample(LABELS, random_state=2) != first).any()
+    assert len({image.tobytes() for image in first}) == len(LABELS)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).sample(LABELS, random_state=1), first)
+    again = clone(fitted).fit(stack(8, 8), LABELS)
+    np.testing.assert_array_equal(again.sample(LABELS, random_state=1), first)
+    other = clone(fitted).set_params(random_state=1).fit(stack(8, 8), LABELS)
+    assert (other.sample(LABELS, random_state=1) != first).any()
+    assert fitted.sample([]).shape == (0, 8, 8)
+
+
+def test_the_global_random_state_is_left_alone() -> None:
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
+    ClassConditionalDiffusion(**TINY).fit(stack(8, 8), LABELS).sample(["dark"], random_state=0)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])  # type: ignore[index]
+
+
+def test_it_fills_up_before_any_estimator() -> None:
+    generator = ClassConditionalDiffusion(image_shape=(8, 8), **TINY)
+    pipeline = make_pipeline(FillSampler(generator=generator, random_state=0), LogisticRegression(max_iter=1000))
+    images = stack(64)
+    assert pipeline.fit(images, LABELS).score(images, LABELS) > 0.9
+    sampler = pipeline[0]
+    assert sampler.n_added_ == {"dark": 15}
+    assert not hasattr(generator, "classes_")  # cloned, not fitted
+    X, _ = sampler.fit_resample(images, LABELS)
+    assert (X.shape, X.dtype) == ((40, 64), np.uint8)
+    np.testing.assert_array_equal(X[:25], images)
+
+
+def test_a_frozen_one_is_used_as_it_is(fitted: ClassConditionalDiffusion) -> None:
+    sampler = FillSampler(generator=FrozenEstimator(fitted), random_state=0)
+    sampler.fit_resample(stack(8, 8), LABELS)
+    assert sampler.generator_.estimator is fitted
+
+
+def test_progress_is_shown_on_request(capfd: pytest.CaptureFixture[str]) -> None:
+    generator = ClassConditionalDiffusion(**TINY).fit(stack(8, 8), LABELS)
+    assert capfd.readouterr() == ("", "")
+    generator.set_params(verbose=True).fit(stack(8, 8), LABELS)
+    assert "3/3" in capfd.readouterr().err
+
+
+def test_wrong_input_is_refused(fitted: ClassConditionalDiffusion) -> None:
+    generator = ClassConditionalDiffusion(**TINY)
+    with pytest.raises(InputError, match="expected images as an array; got a frame"):
+        generator.fit(pd.DataFrame({"path": ["a.png"] * 25}), LABELS)
+    with pytest.raises(InputError, match=r"flat rows with image_shape=\(H, W\)"):
+        generator.fit(stack(64), LABELS)
+    with pytest.raises(InputError, match="classes that were in fit: bright, dark; got 'grey'"):
+        fitted.sample(["dark", "grey"])
+    with pytest.raises(InputError, match="channels that are multiples of 8"):
+        clone(generator).set_params(channels=(8, 9)).fit(stack(8, 8), LABELS)
+    for name, value in {"steps": 1, "lr": 0, "guidance": 0.5, "ema": 1.0, "updates": 0}.items():
+        with pytest.raises(ValueError, match=f"The '{name}' parameter of ClassConditionalDiffusion must be"):
+            clone(generator).set_params(**{name: value}).fit(stack(8, 8), LABELS)

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from imblearn.pipeline import make_pipeline
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+
+from pipelines import (
+    DataConfig,
+    ObjectiveConfig,
+    OptimizationConfig,
+    PlaceConfig,
+    RebalancedImageClassifier,
+    TrainConfig,
+    load_model,
+)
+from pipelines.console import log
+from pipelines.training import train_in
+from rebalance.data.digits import read_digits
+from rebalance.data.splits import make_long_tailed
+from rebalance.errors import InputError
+from rebalance.resampling import FillSampler
+
+TRAIN = make_long_tailed(read_digits(), 50.0).train
+IMAGES, LABELS = np.asarray(TRAIN.images), TRAIN.targets
+"""305 digits of ten classes, 110 down to 2 images of each."""
+GREY = IMAGES[..., 0]
+NAMES = np.array(["zero one two three four five six seven eight nine".split()])[0][LABELS]
+
+
+def quick(**settings: Any) -> RebalancedImageClassifier:
+    return RebalancedImageClassifier(
+        **{"updates": 4, "batch_size": 32, "augment": "crop", "device": "cpu", "random_state": 0, **settings}
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted() -> RebalancedImageClassifier:
+    return quick().fit(GREY, NAMES)
+
+
+def test_it_trains_as_the_command_line_does(tmp_path: Path) -> None:
+    settings = {"sampler_rule": "sqrt-inverse", "sampler_schedule": "deferred:0.5", "loss_rule": "effective-number"}
+    config = TrainConfig(
+        data=DataConfig(data="digits"),
+        objective=ObjectiveConfig(method="ldam_drw", option=("max_margin=0.4",), **settings),  # type: ignore[arg-type]
+        optimization=OptimizationConfig(updates=20, batch_size=32, lr=0.03, warmup_epochs=0.2),
+        seed=7,
+        place=PlaceConfig(device="cpu", report_to="none"),
+    )
+    result = train_in(tmp_path / "run", config)
+    model = quick(method="ldam_drw", options={"max_margin": 0.4}, updates=20, lr=0.03, random_state=7, **settings).fit(
+        IMAGES, LABELS
+    )
+    theirs = load_model(result.folder)
+    np.testing.assert_array_equal(model.predict_proba(IMAGES[:50]), theirs.predict_proba(list(IMAGES[:50])))
+    assert model.model_.description == theirs.description
+
+
+def test_it_learns() -> None:
+    test = read_digits().test
+    assert test is not None
+    model = quick(updates=150).fit(IMAGES, NAMES)
+    digits = dict(zip(LABELS.tolist(), NAMES.tolist(), strict=True))
+    truth = np.array([digits[target] for target in test.targets.tolist()])
+    assert model.score(np.asarray(test.images), truth) > 0.75
+    assert model.loss_curve_[-1] < 0.5 * model.loss_curve_[0]
+    assert len(model.loss_curve_) == 15
+
+
+@pytest.mark.parametrize(
+    ("images", "settings"),
+    [
+        (GREY[..., None], {}),
+        (IMAGES, {}),
+        (GREY / 255, {}),
+        ((GREY / 255).astype(np.float32), {}),
+        (GREY.astype(np.int64), {}),
+        (GREY.reshape(-1, 64), {"image_shape": (8, 8)}),
+        (IMAGES.reshape(-1, 192), {"image_shape": [8, 8, 3]}),
+        (GREY.tolist(), {}),
+        (pd.DataFrame(GREY.reshape(-1, 64)), {"image_shape": (8, 8)}),
+    ],
+)
+def test_all_kinds_of_arrays_are_the_same_images(fitted: RebalancedImageClassifier, images: Any, settings: Any) -> None:
+    model = quick(**settings).fit(images, NAMES)
+    np.testing.assert_array_equal(model.predict_proba(images), fitted.predict_proba(GREY))
+
+
+def test_predictions(fitted: RebalancedImageClassifier) -> None:
+    probabilities = fitted.predict_proba(GREY)
+    assert fitted.classes_.tolist() == sorted(set(NAMES.tolist()))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    labels = fitted.predict(GREY)
+    np.testing.assert_array_equal(labels, fitted.classes_[probabilities.argmax(axis=1)])
+    assert fitted.score(GREY, NAMES) == pytest.approx((labels == NAMES).mean())
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict_proba(GREY), probabilities)
+    np.testing.assert_array_equal(clone(fitted).fit(GREY, NAMES).predict_proba(GREY), probabilities)
+    other = clone(fitted).set_params(random_state=1).fit(GREY, NAMES)
+    assert (other.predict_proba(GREY) != probabilities).any()
+
+
+def test_paths(photos: Path) -> None:
+    files = sorted(photos.glob("train/*/*.jpg"))
+    names = [file.parent.name for file in files]
+    frame = pd.DataFrame({"path": map(str, files)})
+    model = quick(updates=60, model="small_cnn").fit(frame, names)
+    assert model.score(frame, names) > 0.6
+    assert model.feature_names_in_.tolist() == ["path"]
+    assert model.model_.image_size in (16, 17, 18)
+    column = np.array(files, dtype=object).reshape(-1, 1)
+    again = quick(updates=60, model="small_cnn").fit(column, names)
+    np.testing.assert_array_equal(again.predict_proba(column), model.predict_proba(frame))
+    with pytest.raises(InputError, match=r"paths as one column .*X\[\['path'\]\]"):
+        quick().fit(frame["path"], names)
+    with pytest.raises(InputError, match="paths as one column"):
+        quick().fit(frame.assign(width=16), names)
+    with pytest.raises(InputError, match="paths as one column"):
+        quick().fit(list(files), names)
+    with pytest.raises(
+        InputError, match=r"readable images; got 1 of 66 that cannot be read:\s+cannot decode missing\.jpg"
+    ):
+        quick().fit(pd.DataFrame({"path": ["missing.jpg", *frame["path"][1:]]}), names)
+    with pytest.raises(InputError, match=r"paths, as in fit; got an array of shape \(3, 1\)"):
+        again.predict(np.zeros((3, 1)))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        quick().fit(frame, names[1:])
+
+
+def test_rows_that_are_no_images_do_not_depend_on_their_units() -> None:
+    stream = np.random.default_rng(0)
+    y = np.repeat([0, 1], [150, 50])
+    X = stream.normal(y[:, None] * [3, 0, -2], 1.0, (200, 3))
+    model = quick(updates=30, augment="auto").fit(X, y)
+    assert model.score(X, y) > 0.9
+    scaled = quick(updates=30, augment="auto").fit(X * [1e6, 1, 1e-6] + [0, 5, 0], y)
+    np.testing.assert_allclose(scaled.predict_proba(X * [1e6, 1, 1e-6] + [0, 5, 0]), model.predict_proba(X), atol=0.05)
+    assert quick(updates=1).fit(np.hstack([X] * 40), y).model_.image_size == 11
+
+
+def test_warm_start_goes_on() -> None:
+    model = quick(updates=60, warm_start=True).fit(GREY, NAMES)
+    begun, first = model.loss_curve_[0], model.predict_proba(GREY)
+    model.set_params(updates=1, lr=1e-9).fit(GREY, NAMES)
+    assert model.loss_curve_[0] < 0.5 * begun
+    assert np.abs(model.predict_proba(GREY) - first).max() < 0.2  # but for what batch norm has seen since
+    cold = clone(model).fit(GREY, NAMES)
+    assert cold.loss_curve_[0] > 0.5 * begun
+    assert model.set_params(warm_start=False).fit(GREY, NAMES).loss_curve_ == cold.loss_curve_
+    with pytest.raises(InputError, match="the classes of the first fit"):
+        model.set_params(warm_start=True).fit(GREY, np.where(NAMES == "one", "zero", NAMES))
+    with pytest.raises(InputError, match="as in fit"):
+        model.fit(GREY[:, :, :4], NAMES)
+
+
+def test_warm_start_keeps_what_is_trained_beside_the_classifier() -> None:
+    model = quick(method="supcon", warm_start=True).fit(GREY, NAMES)
+    before = {name: tensor.clone() for name, tensor in model._trained.beside.items()}
+    model.set_params(updates=1, lr=1e-9).fit(GREY, NAMES)
+    assert any("projection" in name for name in before)
+    weights = [name for name in before if name.endswith("weight") and before[name].ndim == 2]
+    for name in weights:
+        torch.testing.assert_close(model._trained.beside[name], before[name], atol=1e-5, rtol=0)
+
+
+def test_grid_search_over_method_and_rule() -> None:
+    rows = np.isin(LABELS, [0, 1, 2])
+    grid = {"method": ["ce", "balanced_softmax"], "sampler_rule": ["none", "inverse"]}
+    search = GridSearchCV(quick(), grid, cv=2, scoring="balanced_accuracy").fit(GREY[rows], NAMES[rows])
+    assert len(search.cv_results_["params"]) == 4
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert set(search.predict(GREY[rows])) <= set(NAMES[rows])
+
+
+def test_it_stands_behind_a_sampler() -> None:
+    pipeline = make_pipeline(FillSampler(random_state=0), quick(method="ce"))
+    model = pipeline.fit(GREY, NAMES)[-1]
+    assert set(model.model_.description.train_counts) == {110}
+
+
+def test_nothing_is_said_unless_asked(capfd: pytest.CaptureFixture[str]) -> None:
+    handlers = log.handlers
+    model = quick(sampler_rule="inverse", sampler_strength=0).fit(GREY, NAMES)  # which the command warns of
+    model.predict(GREY)
+    assert capfd.readouterr() == ("", "")
+    model.set_params(verbose=True).fit(GREY, NAMES)
+    said = capfd.readouterr()
+    assert "drawn in epoch 1" in said.out
+    assert "4 updates of 32 images" in said.err
+    assert "--sampler-strength 0 leaves" in said.err
+    assert (log.handlers, log.level) == (handlers, 0)
+
+
+def test_nothing_is_left_behind(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(here))
+    torch.manual_seed(5)
+    state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
+    quick().fit(GREY, NAMES)
+    assert torch.equal(torch.get_rng_state(), state[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], state[1])  # type: ignore[index]
+    with pytest.raises(InputError):
+        quick(method="no_such").fit(GREY, NAMES)
+    assert list(here.iterdir()) == []
+
+
+def test_another_device_than_that_of_the_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.table_training.pick_device", lambda name: torch.device("meta"))
+    with pytest.raises(InputError, match="expected cpu, on which this process trained before; got meta"):
+        quick().fit(GREY, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "focall"}, "did you mean 'focal'"),
+        ({"options": {"margin": 1}}, "balanced_softmax"),
+        ({"model": "resnet3"}, "a backbone"),
+        ({"sampler_schedule": "later"}, "schedule"),
+        ({"augment": "no"}, "augmentation"),
+        ({"device": "abacus"}, "a device"),
+        ({"image_shape": (4, 4)}, "rows of image_shape"),
+    ],
+)
+def test_wrong_settings_are_refused(settings: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        quick(**settings).fit(GREY, NAMES)
+
+
+def test_wrong_rows_are_refused(fitted: RebalancedImageClassifier) -> None:
+    with pytest.raises(InputError, match="at least two classes; got one class, 'one'"):
+        quick().fit(GREY, ["one"] * len(GREY))
+    with pytest.raises(InputError, match="with 1 or 3 channels"):
+        quick().fit(IMAGES[..., :2], NAMES)
+    with pytest.raises(InputError, match=r"rows of shape \(8, 8\), as in fit"):
+        fitted.predict(IMAGES)
+    with pytest.raises(InputError, match="arrays, as in fit; got paths"):
+        quick(image_shape=(1, 1)).fit(GREY[:, :1, 0], NAMES).predict([["a.png"]])
+    with pytest.raises(ValueError, match="NaN"):
+        quick().fit(np.where(GREY > 250, np.nan, GREY), NAMES)

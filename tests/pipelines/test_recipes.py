@@ -1,0 +1,332 @@
+"""Every recipe in every mode: saved and loaded, bf16, killed and resumed, averaged, synthetic images, pipeline, ranks.
+
+The images are noise of 8 px and trainings have four updates, in which every phase of a recipe occurs. A core runs in
+the normal tests, the rest is slow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipelines import (
+    BudgetConfig,
+    DataConfig,
+    FilterConfig,
+    GeneratorConfig,
+    MixingConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizationConfig,
+    PlaceConfig,
+    RebalanceConfig,
+    TrainConfig,
+    load_model,
+    rebalance_and_train,
+    train,
+)
+from pipelines.config_files import to_dict
+from pipelines.history import History
+from pipelines.loop import Step, training_steps
+from pipelines.open_data import OpenData, open_data
+from pipelines.optimization import build_optimizer
+from pipelines.preparation import Prepared, prepare_training
+from pipelines.recipes import RECIPES
+from pipelines.runs import RunFolder
+from pipelines.session import start_session
+from pipelines.training import train_in
+from pipelines.training_run import TrainingRun
+from rebalance.data.table import ImageTable, Splits
+from rebalance.methods.base import Batch
+
+COUNTS = (24, 12, 6, 4)
+UPDATES = 4
+FOUNDING = {"loss": ("ldam:0.1", "supcon:0.9"), "head": "cosine", "loss_rule": "inverse", "rsg": True, "rsg_start": 0.5}
+"""Cosine head, 0.1 LDAM with inverse-frequency weights, 0.9 SupCon, rare features."""
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    **{name: {} for name in RECIPES},
+    **{name: {"option": ("defer_until=0.5",)} for name in ("ce_drw", "ldam_drw")},
+    **{name: {"option": ("defer_until=0.5", "until=0.75")} for name in ("mixup_drw", "remix_drw")},
+    "rsg": {"option": ("start=0.5", "defer_until=0.5", "n_centers=3")},
+    **{name: {"option": ("queue=24", "projection=8")} for name in ("paco", "gpaco")},
+    "bcl": {"option": ("projection=8", "hidden=16")},
+    "autoencoder": {"option": ("stage=separate", "pretraining=0.5", "encoder=small_cnn")},
+    "composed": FOUNDING,
+}
+CORE = ("ldam_drw", "sphereface", "mixup_drw", "supcon", "rsg", "paco", "bcl", "reslt", "autoencoder", "composed")
+OWN_LOSSES = ("cesc", "mv")
+"""Losses of the rare-feature generator, which no sample weight scales."""
+
+
+def config(name: str, **changes: Any) -> TrainConfig:
+    optimization = {
+        "updates": UPDATES,
+        "batch_size": 16,
+        "warmup_epochs": 0.0,
+        "channels_last": False,
+        **changes.pop("optimization", {}),
+    }
+    settings: dict[str, Any] = {
+        "data": DataConfig(data="made", image_size=8, augment="crop"),
+        "model": ModelConfig(model="small_cnn"),
+        "objective": ObjectiveConfig(method=name, **OBJECTIVES[name]),
+        "optimization": OptimizationConfig(**optimization),
+        "place": PlaceConfig(device="cpu", report_to="none", checkpoint_updates=1),
+    }
+    return TrainConfig(**{**settings, **changes})
+
+
+def made(seed: int, counts: tuple[int, ...]) -> ImageTable:
+    stream = np.random.default_rng(seed)
+    targets = np.repeat(np.arange(len(counts)), counts)
+    images = stream.integers(0, 256, (len(targets), 8, 8, 3), dtype=np.uint8)
+    return ImageTable(images, targets, tuple("abcd"))
+
+
+@pytest.fixture(scope="module")
+def opened() -> OpenData:
+    """Noise in four classes, with a test split."""
+    splits = Splits(made(0, COUNTS), test=made(1, (3, 3, 3, 3)))
+    return open_data(config("ce").data, torch.device("cpu"), splits)
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of noise as synthetic images of the two rare classes."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    for number, pixels in enumerate(made(2, (12, 0, 0, 0)).images):
+        target = folder / "cd"[number % 2]
+        target.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(target / f"{number}.png")
+    return folder
+
+
+def prepared(name: str, opened: OpenData, **changes: Any) -> Prepared:
+    return prepare_training(config(name, **changes), opened, torch.device("cpu"))
+
+
+def steps(parts: Prepared, optimization: OptimizationConfig) -> Iterator[Step]:
+    method = parts.method
+    optimizer = build_optimizer(method, optimization, method.learning_rate_factors)
+    return training_steps(method, method, optimizer, parts.data, parts.batches, optimization, seed=0)
+
+
+def state_of(folder: Path) -> dict[str, bytes]:
+    """The last checkpoint and the model of a run, file by file."""
+    files = [*folder.glob("checkpoints/update_*/*.safetensors"), folder / "model" / "weights.safetensors"]
+    return {file.name: file.read_bytes() for file in files}
+
+
+def images(n: int = 5) -> Tensor:
+    return torch.randn(n, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+# The modes. Each takes the recipe's name.
+
+
+def saved_and_loaded(name: str, opened: OpenData, folder: Path) -> None:
+    """What was trained is what comes back, without anything that only training needs."""
+    settings = config(name)
+    session = start_session("cpu")
+    parts = prepare_training(settings, opened, session.device)
+    before = {key: value.clone() for key, value in parts.method.classifier.state_dict().items()}
+    with RunFolder(folder, "train", settings) as run:
+        metrics = TrainingRun(settings, opened, parts, session, run).run()
+    after = parts.method.classifier.state_dict()
+    assert {key for key in before if not torch.equal(before[key], after[key])} == set(before)
+    assert metrics["updates"] == UPDATES
+    assert metrics["test"]["support"] == [3, 3, 3, 3]
+    model = load_model(folder)
+    with torch.no_grad():
+        expected = parts.method.eval().predict(images())
+        assert torch.equal(model.classifier(images()), expected)
+        assert expected.shape == (5, 4)
+        assert torch.equal(model.classifier(images()[:1])[0].argmax(), expected[0].argmax())
+
+
+def in_bf16(name: str, opened: OpenData, folder: Path) -> None:
+    """The first losses are those of float32 to bf16's three digits; weights stay float32; the rest is finite."""
+    terms = {}
+    for amp in ("no", "bf16"):
+        parts = prepared(name, opened, optimization={"amp": amp})
+        run = list(steps(parts, OptimizationConfig(updates=UPDATES, batch_size=16, warmup_epochs=0.0, amp=amp)))
+        terms[amp] = {key: float(value) for key, value in run[0].terms.items()}
+        assert all(bool(torch.isfinite(value)) for step in run for value in step.terms.values())
+        assert {p.dtype for p in parts.method.parameters()} == {torch.float32}
+        assert all(bool(torch.isfinite(p).all()) for p in parts.method.parameters())
+    assert terms["bf16"] == pytest.approx(terms["no"], rel=0.03, abs=1e-3)
+
+
+def killed_and_resumed(name: str, opened: OpenData, folder: Path) -> None:
+    """Networks, queues, memories and optimiser end to the bit like those of an undisturbed run."""
+    add = History.add
+
+    def add_or_stop(self: History, step: Step) -> None:
+        if step.update == 3:
+            raise KeyboardInterrupt
+        add(self, step)
+
+    whole = train_in(folder / "whole", config(name), opened)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(History, "add", add_or_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_in(folder / "broken", config(name), opened)
+    assert (folder / "broken" / "checkpoints" / "update_0000002").is_dir()
+    resumed = train_in(folder / "broken", config(name), opened)
+    assert resumed.metrics == whole.metrics
+    assert state_of(resumed.folder) == state_of(whole.folder)
+
+
+def averaged(name: str, opened: OpenData, folder: Path) -> None:
+    """The average of the weights is what is evaluated and saved."""
+    settings = config(name, optimization={"model_ema": 0.9})
+    result = train_in(folder, settings, opened)
+    (checkpoint,) = folder.glob("checkpoints/update_*")
+    average = {
+        key.removeprefix("average."): value for key, value in load_file(checkpoint / "average.safetensors").items()
+    }
+    model = load_model(folder).classifier.state_dict()
+    assert all(torch.equal(value, average[key]) for key, value in model.items())
+    trained = load_file(checkpoint / "method.safetensors")
+    own = next(key for key in trained if key.endswith("backbone.stages.0.0.weight") and "key_encoder" not in key)
+    assert not torch.equal(trained[own], average["backbone.stages.0.0.weight"])
+    assert result.metrics["selected"] == {"by": "averaged weights at the last epoch"}
+
+
+def with_synthetic_images(name: str, opened: OpenData, folder: Path, synthetic: Path) -> None:
+    """Synthetic images take part; and the loss is linear in the weights of the samples."""
+    mixing = MixingConfig(real_share=0.5, synthetic_weight=0.3, real_only_last=0.25, kappa=0.5)
+    result = train_in(folder, config(name, synthetic=synthetic, mixing=mixing), opened)
+    assert result.metrics["train_counts"] == list(COUNTS)
+    assert result.metrics["synthetic_counts"] == [0, 0, 6, 6]
+    parts = prepared(name, opened, synthetic=synthetic, mixing=mixing)
+    rows = next(parts.batches.from_update(0))[1]
+    assert sorted(set(parts.data.weight[rows].tolist())) == pytest.approx([0.3, 1.0])
+    weights = torch.rand(2, len(rows), generator=torch.Generator().manual_seed(1))
+    for progress in (0.0, 0.9):
+        one, other, both = (weighted_terms(parts, rows, w, progress) for w in (*weights, weights.sum(0)))
+        for key in both.keys() - OWN_LOSSES:
+            torch.testing.assert_close(both[key], one[key] + other[key], rtol=1e-4, atol=1e-5)
+
+
+def weighted_terms(parts: Prepared, rows: Any, weight: Tensor, progress: float) -> dict[str, Tensor]:
+    """Loss terms of a batch with these sample weights, everything else the same."""
+    method, data = deepcopy(parts.method), parts.data
+    uniforms = data.augment.draw(len(rows), torch.Generator().manual_seed(0))
+    batch: Batch = data.batch(data.store.get(rows), rows, uniforms, False)
+    torch.manual_seed(0)
+    method.before_step(progress)
+    terms = method(batch._replace(weight=weight), torch.tensor(progress))
+    return {key: value.detach() for key, value in terms.items()}
+
+
+def in_the_pipeline(name: str, photos: Path, folder: Path) -> None:
+    """`rebalance run`: with plain cross entropy and synthetic images beside it, and the model that was selected."""
+    settings = config(name)
+    result = rebalance_and_train(
+        RebalanceConfig(
+            data=DataConfig(data=str(photos), image_size=16),
+            model=settings.model,
+            objective=settings.objective,
+            optimization=settings.optimization,
+            budget=BudgetConfig(max_images=12),
+            generator=GeneratorConfig(
+                generator_updates=4, generator_batch_size=8, generator_channels=(8, 16), steps=2, sampling_batch=16
+            ),
+            filter=FilterConfig(skip_gate=("distance",)),
+            arms=("ce", "rebalanced", "synthetic"),
+            seeds=1,
+            tune=(),
+            place=replace(settings.place, output=folder),
+        )
+    )
+    assert result.metrics["method"] == name
+    assert set(result.metrics["arms"]) == {"ce", "rebalanced", "synthetic"}
+    model, arm = (load_model(result.folder / part) for part in ("", "arms/rebalanced/seed-0"))
+    pictures = torch.randn(2, 3, 16, 16)
+    assert torch.equal(model.classifier(pictures), arm.classifier(pictures))
+
+
+MODES: dict[str, Callable[..., None]] = {
+    "saved": saved_and_loaded,
+    "bf16": in_bf16,
+    "resumed": killed_and_resumed,
+    "averaged": averaged,
+    "synthetic": with_synthetic_images,
+    "run": in_the_pipeline,
+}
+
+
+def crossed() -> Iterator[Any]:
+    for mode in MODES:
+        core = {"saved": tuple(RECIPES), "run": ("paco",)}.get(mode, CORE)
+        for name in RECIPES:
+            yield pytest.param(mode, name, marks=[] if name in core else [pytest.mark.slow], id=f"{mode}-{name}")
+
+
+@pytest.mark.parametrize(("mode", "name"), list(crossed()))
+def test_every_recipe_works_in_every_mode(
+    mode: str, name: str, opened: OpenData, synthetic: Path, photos: Path, tmp_path: Path
+) -> None:
+    if mode == "run":
+        MODES[mode](name, photos, tmp_path)
+    elif mode == "synthetic":
+        MODES[mode](name, opened, tmp_path, synthetic)
+    else:
+        MODES[mode](name, opened, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names", [pytest.param(CORE, id="core"), pytest.param(tuple(RECIPES), marks=pytest.mark.slow, id="all")]
+)
+@pytest.mark.timeout(300)
+def test_two_ranks_have_the_same_network_and_queue(names: tuple[str, ...], tmp_path: Path) -> None:
+    table = made(0, COUNTS)
+    np.savez(tmp_path / "images.npz", images=table.images, targets=table.targets)
+    (tmp_path / "configs.json").write_text(json.dumps({name: to_dict(config(name)) for name in names}))
+    script = str(Path(__file__).parent / "recipes_on_ranks.py")
+    process = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    one, other = json.loads((tmp_path / "result.json").read_text())
+    assert list(one) == list(names)
+    for name in names:
+        assert one[name] == other[name], name
+        assert len(one[name]["loss"]) == UPDATES
+        assert np.isfinite(one[name]["loss"]).all(), name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_learns(name: str, tmp_path: Path) -> None:
+    """Balanced accuracy on digits, ten classes, at least 30 points over chance."""
+    objective = {**OBJECTIVES[name], "option": ()} if name != "composed" else FOUNDING
+    settings = config(
+        name,
+        data=DataConfig(data="digits"),
+        objective=ObjectiveConfig(method=name, **objective),
+        optimization={"updates": 150, "batch_size": 128},
+        place=PlaceConfig(device="cpu", report_to="none", output=tmp_path),
+    )
+    accuracy = train(settings).metrics["test"]["balanced_accuracy"]
+    print(f"{name}: {100 * accuracy:.1f} %")
+    assert accuracy >= 0.4

@@ -1,0 +1,274 @@
+"""Switches beside a recipe: what they replace, what cannot go together, and what would change nothing."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cli import main
+from pipelines.composition import Composition, MixSpec, Problem, RareSpec, Switches
+from pipelines.config import TrainConfig
+from pipelines.config_groups import DataConfig, ModelConfig, ObjectiveConfig, OptimizationConfig, PlaceConfig
+from pipelines.loss_terms import LossSpec
+from pipelines.objective import build_objective, check_training
+from pipelines.open_data import OpenData, open_data
+from pipelines.preparation import prepare_training
+from pipelines.recipes import build_method, parse_options
+from pipelines.training import train_in
+from rebalance.backbones import Backbone, SmallCNN
+from rebalance.backbones.base import fill_stages
+from rebalance.errors import InputError
+from rebalance.methods.base import Method
+from rebalance.methods.composed import ComposedMethod
+
+COUNTS = np.array([40.0, 10.0, 2.0])
+
+
+class OneStage(Backbone):
+    """A backbone that has no inner stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        fill_stages(self, [nn.Conv2d(3, 4, 3)], [4])
+
+
+def build(recipe: str, switches: Switches | None = None, backbone: Backbone | None = None, **options: Any) -> Method:
+    problem = Problem(backbone or SmallCNN(width=8), COUNTS, COUNTS / 52, ("a", "b", "c"), switches or Switches())
+    return build_method(recipe, problem, options)
+
+
+def build_composed(recipe: str, switches: Switches, **options: Any) -> ComposedMethod:
+    method = build(recipe, switches, **options)
+    assert isinstance(method, ComposedMethod)
+    return method
+
+
+# What they replace
+
+
+def test_the_founding_combination_is_a_matter_of_switches() -> None:
+    """Cosine head, RSG, 0.1 × LDAM with inverse-frequency weights + 0.9 × SupCon."""
+    losses = (LossSpec("ldam", 0.1), LossSpec("supcon", 0.9))
+    method = build_composed("composed", Switches(losses, {"rule": "inverse"}, "cosine", rare=True))
+    assert [(term.name, term.share) for term in method.terms] == [("ldam", 0.1), ("supcon", 0.9)]
+    assert method.classifier.head_name == "cosine"
+    assert method.weighting.rule == "inverse"
+    assert method.generation is not None
+    assert (method.generation.start, method.generation.stage) == (0.8, 2)
+
+
+def test_a_switch_replaces_one_part_of_a_recipe() -> None:
+    assert build_composed("mixup_drw", Switches(mix="none")).mix is None
+    mix = build_composed("ldam_drw", Switches(mix=MixSpec("cmo"))).mix
+    assert mix is not None
+    assert mix.kind == "cmo"
+    method = build_composed("ldam_drw", Switches(weighting={"rule": "sqrt-inverse"}))
+    assert (method.weighting.rule, method.weighting.schedule.kind) == ("sqrt-inverse", "none")
+    assert [term.name for term in method.terms] == ["ldam"]
+
+
+def test_rsg_true_keeps_the_generator_of_the_recipe() -> None:
+    own = build_composed("rsg", Switches(rare=True), start=0.3, stage=1)
+    given = build_composed("rsg", Switches(rare=RareSpec(0.6)), start=0.3, stage=1)
+    assert own.generation is not None
+    assert given.generation is not None
+    assert (own.generation.start, own.generation.stage) == (0.3, 1)
+    assert (given.generation.start, given.generation.stage) == (0.6, 2)
+
+
+def test_rsg_is_a_bare_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "train digits --loss ldam:0.1 --loss supcon:0.9 --head cosine --rsg --rsg-start 0.5 --loss-rule inverse"
+    assert main([*words.split(), "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    assert "rsg: true" in printed
+    assert "rsg_start: 0.5" in printed
+
+
+# What cannot go together
+
+
+@pytest.mark.parametrize(
+    ("recipe", "switches", "options", "message"),
+    [
+        ("paco", {"losses": (LossSpec("ce"),)}, {}, "paco without --loss; got --loss, which paco has its own way of"),
+        ("paco", {"mix": MixSpec("mixup")}, {}, "paco without --mix; got --mix, which .*; leave out --mix"),
+        ("gpaco", {"head": "cosine"}, {}, "gpaco without --head"),
+        ("bcl", {"rare": True}, {}, "bcl without --rsg"),
+        ("reslt", {"weighting": {"rule": "inverse"}}, {}, "reslt without --loss-rule"),
+        ("autoencoder", {"mix": MixSpec("mixup")}, {}, "autoencoder without --mix"),
+        ("autoencoder", {"losses": (LossSpec("supcon"),)}, {}, "classification losses for the autoencoder"),
+        ("supcon", {"losses": (LossSpec("ldam"),)}, {}, "supcon without --loss; .*`rebalance methods supcon`"),
+        ("supcon", {}, {"loss": "supcon"}, "different losses; got supcon, supcon"),
+        ("ldam", {"head": "linear"}, {}, "a cosine head for ldam; got a linear head; use --head cosine, or another"),
+        ("ce", {"scale": 10.0}, {}, "--head cosine with --head-scale; got a linear head, which has no scale"),
+        ("rsg", {"mix": MixSpec("cutmix")}, {}, "images of one class each .*; got cutmix, which mixes classes; leave"),
+        ("rsg", {}, {"stage": 3}, "a stage from 1 to 2 to generate features after; got 3"),
+        ("rsg", {}, {"loss": "paco"}, "a loss; got 'paco'"),
+        ("weighted_ce", {}, {"rule": "custom"}, "counts alone; got custom; use --loss-rule custom with --class-weight"),
+        ("composed", {}, {}, "--loss for the method composed; got none; name at least one"),
+    ],
+)
+def test_parts_that_do_not_go_together_say_why(
+    recipe: str, switches: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        build(recipe, Switches(**switches), **options)
+    assert error.value.fix
+
+
+def test_the_error_names_what_a_backbone_lacks() -> None:
+    with pytest.raises(
+        InputError, match=r"at least two stages for the rare-feature .*; got OneStage, which has 1; use"
+    ):
+        build("rsg", backbone=OneStage())
+    build("ce", backbone=OneStage())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "option"),
+    [
+        ("focal", "gamma=-1"),
+        ("cb_focal", "gamma=-1"),
+        ("arcface", "margin_rad=9"),
+        ("sphereface", "margin=0"),
+        ("supcon", "temperature=0"),
+        ("supcon", "share=0"),
+        ("supcon", "projection=0"),
+        ("paco", "temperature=0"),
+        ("paco", "alpha=-1"),
+        ("paco", "projection=0"),
+        ("paco", "momentum=2"),
+        ("paco", "queue=0"),
+        ("gpaco", "label_smoothing=2"),
+        ("bcl", "temperature=-1"),
+        ("bcl", "beta=0"),
+        ("reslt", "alpha=3"),
+        ("reslt", "label_smoothing=-1"),
+        ("reslt", "tail_share=0"),
+        ("reslt", "head=foo"),
+        ("rsg", "strength=-1"),
+        ("rsg", "layout=foo"),
+        ("rsg", "n_centers=0"),
+        ("rsg", "head_share=2"),
+        ("rsg", "start=2"),
+        ("ldam_drw", "defer_until=2"),
+        ("ldam_drw", "cb_beta=1"),
+        ("ldam", "max_margin=-1"),
+        ("ldam", "scale=0"),
+        ("cosface", "scale=0"),
+        ("mixup_drw", "alpha=0"),
+        ("mixup_drw", "until=2"),
+        ("autoencoder", "stage=foo"),
+        ("autoencoder", "pretraining=1"),
+        ("autoencoder", "reconstruction_weight=0"),
+    ],
+)
+def test_an_option_out_of_range_is_refused_before_anything_is_trained(recipe: str, option: str) -> None:
+    name, _, value = option.partition("=")
+    with pytest.raises(InputError, match=f"got .*{value}"):
+        build(recipe, **parse_options(recipe, {name: value}))
+
+
+def test_half_precision_without_a_gpu_is_refused(opened: OpenData, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match=r"a GPU for fp16; got the CPU, .*; use --amp bf16"):
+        train_in(tmp_path / "run", config(optimization={"amp": "fp16"}), opened)
+    assert not (tmp_path / "run").exists()
+
+
+def test_views_of_another_number_are_refused(opened: OpenData) -> None:
+    settings = config(method="bcl", data={"augment": "crop,crop"})
+    with pytest.raises(InputError, match="--augment for 3 views; got 2 in 'crop,crop'"):
+        prepare_training(settings, replace(opened, config=settings.data), torch.device("cpu"))
+
+
+# What would change nothing
+
+
+def config(
+    data: dict[str, Any] | None = None, optimization: dict[str, Any] | None = None, **objective: Any
+) -> TrainConfig:
+    return TrainConfig(
+        data=DataConfig(data="digits", **(data or {})),
+        model=ModelConfig(model="small_cnn"),
+        objective=ObjectiveConfig(**{"method": "ce", **objective}),
+        optimization=OptimizationConfig(updates=2, **(optimization or {})),
+        place=PlaceConfig(device="cpu", report_to="none"),
+    )
+
+
+@pytest.fixture(scope="module")
+def opened() -> OpenData:
+    return open_data(config().data, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        ({"sampler_strength": 0.5}, "--sampler-strength changes nothing without --sampler-rule"),
+        ({"sampler_schedule": "deferred:0.5"}, "--sampler-schedule changes nothing without --sampler-rule"),
+        ({"loss_strength": 0.5}, "--loss-strength changes nothing without --loss-rule"),
+        ({"class_weight": ("0=2",)}, "--class-weight changes nothing without --loss-rule or --sampler-rule custom"),
+        ({"method": "cb_softmax", "cb_beta": 0.9}, "--cb-beta changes nothing without .* recipe's own is -o cb_beta"),
+        (
+            {"method": "supcon", "option": ("share=1",)},
+            "no classification loss.*`rebalance retrain RUN --method linear`",
+        ),
+        ({"method": None, "loss": ("simclr",)}, "no classification loss"),
+        ({"loss_rule": "inverse", "loss_schedule": "deferred:1"}, "--loss-schedule deferred:1 never starts"),
+        ({"method": "weighted_ce", "option": ("strength=0",)}, "are all equal, or never act: they change nothing"),
+    ],
+)
+def test_settings_without_effect_are_said(
+    objective: dict[str, Any], words: str, opened: OpenData, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        build_objective(config(**objective), opened, opened.train.table.counts.astype(float), np.full(10, 0.1))
+    assert any(re.search(words, message) for message in caplog.messages), caplog.messages
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {},
+        {"method": "ldam_drw"},
+        {"sampler_rule": "effective-number", "cb_beta": 0.9, "sampler_strength": 0.5},
+        {"loss_rule": "inverse", "loss_strength": 0.5, "loss_schedule": "deferred:0.5"},
+        {"method": None, "loss": ("ldam:0.1", "supcon:0.9")},
+    ],
+)
+def test_settings_with_effect_are_silent(
+    objective: dict[str, Any], opened: OpenData, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        build_objective(config(**objective), opened, opened.train.table.counts.astype(float), np.full(10, 0.1))
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ({"loss_schedule": "deferred:0.5"}, "--loss-rule with --loss-schedule; got the schedule alone"),
+        ({"rsg_start": 0.5}, "--rsg with --rsg-start; got the start alone; add --rsg"),
+        ({"method": "rsg", "option": ("loss=ce",), "loss": ("ldam",)}, "-o loss=… or --loss; got both; leave out one"),
+        ({"loss_rule": "custom"}, "--class-weight NAME=WEIGHT for rule custom; got none"),
+        ({"method": "ce", "option": ("gamma=1",)}, "no options: ce has none; got 'gamma'"),
+    ],
+)
+def test_a_switch_without_what_it_belongs_to_is_refused(objective: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_training(config(**objective))
+
+
+def test_a_composition_without_switches_is_what_the_recipe_says() -> None:
+    parts = Composition((LossSpec("ce"),), mix=MixSpec("mixup"))
+    assert Switches().apply(parts) == parts
