@@ -51,17 +51,16 @@ def nearest_hash(queries: Tensor, references: Tensor, *, exclude_self: bool = Fa
         exclude_self: Query i is reference i, and not compared with itself.
     """
     found = [torch.zeros(0)]
+    known = references.float()
     for start in range(0, len(queries), _BLOCK):
-        part = queries[start : start + _BLOCK]
-        least = torch.full((len(part),), float(BITS))
-        for first in range(0, len(references), 16 * _BLOCK):
-            distance = hamming(part, references[first : first + 16 * _BLOCK])
-            if exclude_self:
-                own = torch.arange(len(part)) + start - first
-                inside = (own >= 0) & (own < distance.shape[1])
-                distance[inside.nonzero()[:, 0], own[inside]] = BITS
-            least = torch.minimum(least, distance.min(dim=1).values)
-        found.append(least)
+        part = queries[start : start + _BLOCK].float()
+        agreement = torch.full((len(part),), -float(BITS))
+        for first in range(0, len(known), _BLOCK):
+            alike = part @ known[first : first + _BLOCK].T
+            if exclude_self and first == start:
+                alike.fill_diagonal_(-float(BITS))
+            agreement = torch.maximum(agreement, alike.amax(dim=1))
+        found.append((BITS - agreement) / 2)
     return torch.cat(found)
 
 
