@@ -149,12 +149,17 @@ def judge(
     scores = _measure(candidates, real)
     limit = real.limit * LOOSER
     verdict, reason = _walk(candidates, real, scores, limit, wanted, skip)
-    while final and "distance" not in skip and verdict.count(KEPT) < math.ceil(floor * wanted):
-        if not limit < limit * LOOSER <= real.last_limit:  # also where real images do not differ and the limit is 0
-            break
+    need = math.ceil(floor * wanted) if final and "distance" not in skip else 0
+    stale = False  # whether the limit has moved since the last walk
+    # The step has to be one: where real images do not differ, the limit is 0.
+    while verdict.count(KEPT) < need and limit < limit * LOOSER <= real.last_limit:
         before, limit = limit, limit * LOOSER
-        if ((scores.distance > before) & (scores.distance <= limit)).any():
+        stale = stale or bool(((scores.distance > before) & (scores.distance <= limit)).any())
+        if stale and _own_reasons(candidates, real, scores, limit, skip).count("") >= need:
             verdict, reason = _walk(candidates, real, scores, limit, wanted, skip)
+            stale = False
+    if stale:
+        verdict, reason = _walk(candidates, real, scores, limit, wanted, skip)
     return Verdicts(
         verdict,
         reason,

@@ -95,8 +95,8 @@ class SynthesizeConfig:
     files: ImageFilesConfig = field(default_factory=ImageFilesConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    amp: Literal["no", "bf16"] = "no"
-    """Precision of the generator; see --dtype for Stable Diffusion."""
+    amp: Literal["auto", "no", "bf16"] = "auto"
+    """Precision of the generator, in training and sampling; auto: bf16 on a GPU that computes it, else float32."""
     seed: int = 0
     """Everything random is derived from it."""
     dry_run: bool = False

@@ -27,6 +27,13 @@ def resolve_amp(amp: Amp, device: torch.device, image_size: int) -> Amp:
     return "bf16" if image_size > _SMALL and _computes_bf16(device) else "no"
 
 
+def resolve_generator_amp(amp: Literal["auto", "no", "bf16"], device: torch.device) -> Literal["no", "bf16"]:
+    """The precision of a generator; "auto" is float32 on a CPU, where images of any CPU are to be nearly the same."""
+    if amp != "auto":
+        return amp
+    return "bf16" if device.type == "cuda" and _computes_bf16(device) else "no"
+
+
 def with_precision(config: TrainConfig, device: torch.device, image_size: int) -> TrainConfig:
     """`config` with its precision resolved."""
     amp = resolve_amp(config.optimization.amp, device, image_size)

@@ -32,7 +32,7 @@ from pipelines.preparation import prepare_training
 from pipelines.reporting import report
 from pipelines.runs import RunFolder, slug
 from pipelines.session import start_session
-from pipelines.synthesis import synthesize
+from pipelines.synthesis import check_synthesis, synthesize
 from pipelines.training import TrainResult, train_in
 from pipelines.tuning import parse_candidates, read_tuning, tune
 from rebalance.errors import InputError
@@ -85,6 +85,9 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
     for arm in config.arms:
         if arm not in _WITH_IMAGES:
             prepare_training(_arm_config(config, arm, config.seed, None), opened, session.device)
+    begun = place.resume and (folder / "config.yaml").exists()
+    if _WITH_IMAGES.keys() & set(config.arms) and not begun:
+        check_synthesis(_synthesis_config(config, folder / "synthesis", None), opened)
     with RunFolder(folder, "run", config, resume=place.resume) as run:
         results = _run_arms(config, opened, run)
         metrics = _summarize(config, results, opened, read_tuning(folder), read_rounds(folder))
@@ -121,7 +124,7 @@ def _run_arms(config: RebalanceConfig, opened: OpenData, run: RunFolder) -> dict
     if any(arm in _WITH_IMAGES for arm in config.arms):
         images = run / "synthesis"
         features = run / "arms" / "rebalanced" / f"seed-{config.seed}" if "rebalanced" in results else None
-        synthesize(_synthesis_config(config, images, features), opened)
+        synthesize(_synthesis_config(config, images, features), opened, checked=True)
         tuning = tune(run / "tuning", config, opened, images, _train_candidate, _synthesize_fold)
         if tuning is not None:
             config = replace(config, mixing=tuning.mixing)
@@ -141,7 +144,7 @@ def _train_candidate(folder: Path, config: RebalanceConfig, opened: OpenData, im
 
 
 def _synthesize_fold(folder: Path, config: RebalanceConfig, opened: OpenData, features: Path) -> None:
-    synthesize(_synthesis_config(config, folder, features), opened)
+    synthesize(_synthesis_config(config, folder, features), opened, checked=True)
 
 
 def _train_arm(
@@ -180,7 +183,7 @@ def _synthesis_config(config: RebalanceConfig, out: Path, features: Path | None)
         files=config.files,
         filter=config.filter if config.filter.features is not None else replace(config.filter, features=features),
         model=config.model,
-        amp="bf16" if config.optimization.amp == "bf16" else "no",
+        amp="no" if config.optimization.amp == "fp16" else config.optimization.amp,
         seed=config.seed,
         max_minutes=config.max_minutes,
         device=config.place.device,

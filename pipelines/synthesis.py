@@ -61,12 +61,15 @@ class SynthesisResult:
     summary: dict[str, Any]
 
 
-def synthesize(config: SynthesizeConfig, opened: OpenData | None = None) -> SynthesisResult | None:
+def synthesize(
+    config: SynthesizeConfig, opened: OpenData | None = None, *, checked: bool = False
+) -> SynthesisResult | None:
     """Synthesize as the config says, or go on where an earlier start was interrupted; None for a dry run.
 
     Args:
         config: What to make.
         opened: The data, if they are open already.
+        checked: The plan was shown and its cost found to be bearable, see `check_synthesis`.
 
     Raises:
         InputError: Anything wrong with the config, the data or the folder, too long an estimate, or too little disk.
@@ -82,15 +85,30 @@ def synthesize(config: SynthesizeConfig, opened: OpenData | None = None) -> Synt
     size = opened.size if opened is not None else image_size(config.data, splits.train)
     plan = plan_synthesis(config, splits.train, size, session.device)
     begun = config.resume and (folder / "config.yaml").exists()
-    if config.dry_run or not begun:
-        minutes = broadcast(plan.generator.estimate_minutes(plan.expected_candidates))
-        show_plan(plan, minutes)
-        if config.dry_run:
-            return None
-        check_cost(config, plan, minutes, folder)
+    if config.dry_run or not (begun or checked):
+        _show_and_check(config, plan, folder)
+    if config.dry_run:
+        return None
     opened = opened if opened is not None else open_data(config.data, session.device, splits)
     with RunFolder(folder, "synthesize", config, resume=config.resume):
         return SynthesisResult(folder, _work(config, plan, opened, session, folder))
+
+
+def check_synthesis(config: SynthesizeConfig, opened: OpenData) -> None:
+    """Show the plan of a synthesis, and refuse one that costs too much; nothing is written.
+
+    Raises:
+        InputError: Anything wrong with the config, too long an estimate, or too little disk.
+    """
+    plan = plan_synthesis(config, opened.train.table, opened.size, start_session(config.device).device)
+    _show_and_check(config, plan, config.out or Path("runs"))
+
+
+def _show_and_check(config: SynthesizeConfig, plan: SynthesisPlan, folder: Path) -> None:
+    minutes = broadcast(plan.generator.estimate_minutes(plan.expected_candidates))
+    show_plan(plan, minutes)
+    if not config.dry_run:
+        check_cost(config, plan, minutes, folder)
 
 
 def _work(

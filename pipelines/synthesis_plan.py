@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from pipelines.console import log, print_table
 from pipelines.generator_flags import check_generator
 from pipelines.generator_plan import Amount, GeneratorPlan
 from pipelines.judging import check_gates
+from pipelines.precision import resolve_generator_amp
 from pipelines.stable_diffusion_plan import plan_stable_diffusion
 from rebalance.budget import images_to_add
 from rebalance.counts import IntArray
@@ -67,6 +68,7 @@ def plan_synthesis(config: SynthesizeConfig, train: ImageTable, image_size: int,
     """
     check_generator(config)
     check_gates(config.filter)
+    config = replace(config, amp=resolve_generator_amp(config.amp, device))
     amount = Amount(_wanted(config.budget, train), config.budget.reserve, config.seed)
     generator: GeneratorPlan
     if config.generator.generator == "stable-diffusion":
