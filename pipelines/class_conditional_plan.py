@@ -24,6 +24,8 @@ from pipelines.session import wrap
 from rebalance.data.table import ImageTable
 from rebalance.ranks import barrier, is_main
 
+_SHORT = 0.1
+"""Below this share of the default length images of 32 px were blobs of the class's colours, measured on CIFAR-10."""
 _PROBE_PIXELS = 64 * 16**2
 """Pixels of the batch that is timed: a small one says little of a large one where calls cost more than numbers."""
 
@@ -59,8 +61,11 @@ class ClassConditionalPlan:
     @property
     def description(self) -> str:
         """See `GeneratorPlan`."""
-        training = self.training
-        return f"generator: {training.updates} updates of {training.batch_size} images of {self.network.image_size} px"
+        training, size = self.training, self.network.image_size
+        text = f"generator: {training.updates} updates of {training.batch_size} images of {size} px"
+        usual = settings_for(size)
+        share = training.updates * training.batch_size / (usual.updates * usual.batch_size)
+        return text if share > _SHORT else f"{text} ({share:.1%} of the default length: expect blobs, not objects)"
 
     @property
     def megabytes(self) -> float:
