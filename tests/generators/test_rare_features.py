@@ -357,7 +357,7 @@ def test_two_ranks_stay_equal_when_only_one_of_them_generates(tmp_path: Path) ->
         for rank in range(2)
     ]
     try:
-        assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+        assert [rank.wait(timeout=400) for rank in ranks] == [0, 0]
     finally:
         for rank in ranks:
             rank.kill()

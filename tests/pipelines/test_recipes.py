@@ -293,7 +293,6 @@ def test_every_recipe_works_in_every_mode(
 @pytest.mark.parametrize(
     "names", [pytest.param(CORE, id="core"), pytest.param(tuple(RECIPES), marks=pytest.mark.slow, id="all")]
 )
-@pytest.mark.timeout(300)
 def test_two_ranks_have_the_same_network_and_queue(names: tuple[str, ...], tmp_path: Path) -> None:
     table = made(0, COUNTS)
     np.savez(tmp_path / "images.npz", images=table.images, targets=table.targets)
@@ -315,7 +314,6 @@ def test_two_ranks_have_the_same_network_and_queue(names: tuple[str, ...], tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_learns(name: str, tmp_path: Path) -> None:
     """Balanced accuracy on digits, ten classes, at least 30 points over chance."""

@@ -357,7 +357,6 @@ def test_any_first_stage_can_be_given_a_head_of_its_own(method: str, runs: dict[
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("method", ["crt", "tau_norm", "ncm"])
 def test_two_ranks_make_one_second_stage(method: str, validated: Path, tmp_path: Path) -> None:
     words = ["retrain", str(validated), "--method", method, "--updates", "3", "--device", "cpu", "--report-to", "none"]

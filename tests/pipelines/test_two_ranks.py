@@ -35,13 +35,12 @@ def rebalance(*arguments: str) -> list[str]:
     return ["-m", "cli", *arguments]
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 200) -> str:
+def finish(process: subprocess.Popen[str], timeout: float = 500) -> str:
     output, _ = process.communicate(timeout=timeout)
     assert process.returncode == 0, output
     return output
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("n_train", [1000, 961])
 def test_ranks_agree_and_train_every_drawn_row_once(n_train: int, tmp_path: Path) -> None:
     output = tmp_path / "result.json"
@@ -57,7 +56,6 @@ def test_ranks_agree_and_train_every_drawn_row_once(n_train: int, tmp_path: Path
     assert Counter(one["seen"] + other["seen"]) == dict.fromkeys(range(n_train), n_epochs)
 
 
-@pytest.mark.timeout(240)
 def test_command_line_under_torchrun_speaks_once_and_judges_each_image_once(tmp_path: Path) -> None:
     arguments = rebalance("train", "digits", "--method", "balanced_softmax", "--updates", "14", *TRAIN)
     output = finish(torchrun(arguments, tmp_path))
@@ -66,7 +64,6 @@ def test_command_line_under_torchrun_speaks_once_and_judges_each_image_once(tmp_
     assert metrics["test"]["n_images"] == 697
 
 
-@pytest.mark.timeout(240)
 def test_killed_launcher_leaves_no_rank_writing_and_the_run_goes_on(tmp_path: Path) -> None:
     arguments = rebalance("train", "digits", "--method", "ce", "--updates", "60", *TRAIN)
     finish(torchrun([*arguments, "--experiment", "whole"], tmp_path))
@@ -79,7 +76,7 @@ def test_killed_launcher_leaves_no_rank_writing_and_the_run_goes_on(tmp_path: Pa
     assert len(ranks) == 2
     process.send_signal(signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while any(is_running(pid) for pid in ranks):
         assert time.monotonic() < deadline, "a rank goes on without its launcher"
         time.sleep(0.1)
@@ -89,7 +86,6 @@ def test_killed_launcher_leaves_no_rank_writing_and_the_run_goes_on(tmp_path: Pa
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-@pytest.mark.timeout(240)
 def test_synthesis_gives_the_same_files_on_two_ranks_and_on_one(photos: Path, tmp_path: Path) -> None:
     """Given the same generator; training it on two ranks adds gradients in another order."""
     arguments = rebalance(

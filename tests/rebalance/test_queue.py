@@ -135,7 +135,7 @@ def test_two_ranks_hold_the_same_rows_in_the_order_of_the_ranks(tmp_path: Path) 
         for rank in range(2)
     ]
     try:
-        assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+        assert [rank.wait(timeout=400) for rank in ranks] == [0, 0]
     finally:
         for rank in ranks:
             rank.kill()

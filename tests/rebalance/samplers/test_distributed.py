@@ -141,7 +141,7 @@ def test_real_ranks_draw_every_row_once_and_resume(world: int, tmp_path: Path) -
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(world)]
     for _ in range(2):
         done = subprocess.run(
-            [*launch, str(RANKS), str(tmp_path)], capture_output=True, text=True, check=False, timeout=240
+            [*launch, str(RANKS), str(tmp_path)], capture_output=True, text=True, check=False, timeout=500
         )
         assert done.returncode == 0, done.stderr[-3000:]
     for loop in ("ddp", "accelerate"):
