@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
+from diffusers.utils import convert_unet_state_dict_to_peft
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file
@@ -91,6 +91,8 @@ def load_adapter(path: Path, unet: Any, checkpoint: Checkpoint) -> Adapter:
             f"{others[0] if others else 'nothing'} in {file}",
             "use one without other parts",
         )
+    # diffusers judges the names of all tensors by the first one's, and drops those that are named in another way.
+    state = convert_unet_state_dict_to_peft(state)
     tokens = read_tokens(folder) if path.is_dir() else None
     digest = hashlib.sha256(bytes.fromhex(sha256(file)))
     if tokens is not None:
@@ -125,7 +127,7 @@ def save_adapter(
     kind: Any = StableDiffusionXLPipeline if checkpoint.xl else StableDiffusionPipeline
     building = folder / ".building"
     shutil.rmtree(building, ignore_errors=True)
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name=TRAINED))
+    layers = get_peft_model_state_dict(unet, adapter_name=TRAINED)
     kind.save_lora_weights(
         building,
         unet_lora_layers={name: tensor.detach().cpu().contiguous() for name, tensor in layers.items()},

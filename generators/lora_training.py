@@ -28,10 +28,13 @@ from generators.prompts import Prompts
 from generators.stable_diffusion_checkpoint import Checkpoint
 from generators.stable_diffusion_loading import load_model
 from rebalance.checkpoints import load_checkpoint, save_checkpoint
-from rebalance.errors import InputError, RunError
+from rebalance.errors import InputError, RunError, nearest
 from rebalance.ranks import barrier, derive_seed, is_main, rank, seed_everything, world_size
 
-_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_OTHERS = ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "conv1", "conv2", "conv_shortcut", "conv_in", "conv_out")
+LAYERS = {"attention": _ATTENTION, "all": (*_ATTENTION, *_OTHERS)}
+"""What an adapter may change: attention, as is usual, or convolutions and linear layers around it too."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class AdaptationSettings:
         batch_size: Images of an update, over all ranks.
         lr: Learning rate of AdamW after a warm-up over a tenth of the updates.
         rank: Of the adapter; alpha is the same, so that the scale is one.
+        layers: Of the U-Net, one of `LAYERS`: "attention", or "all" for images unlike any that the checkpoint has seen.
         label_exponent: Classes are drawn in proportion to n_c to this power: 1 as they are, 0 alike.
         prompt_drop: Share of prompts replaced by the empty one, for guidance.
         min_snr: Cap γ on the signal-to-noise ratio that weighs the loss; 5 in the paper, None for none.
@@ -58,6 +62,7 @@ class AdaptationSettings:
     batch_size: int
     lr: float = 1e-4
     rank: int = 8
+    layers: str = "attention"
     label_exponent: float = 0.5
     prompt_drop: float = 0.1
     min_snr: float | None = None
@@ -117,7 +122,8 @@ def train_adapter(
         progress: Told of every update, and of the loss now and then.
 
     Raises:
-        InputError: A prediction type that is not known, or a batch smaller than the number of ranks.
+        InputError: A prediction type or a choice of layers that is not known, or a batch smaller than the number of
+            ranks.
         RunError: A loss that is not finite.
     """
     if settings.batch_size < world_size():
@@ -125,11 +131,16 @@ def train_adapter(
             f"a batch with an image for each of {world_size()} ranks", str(settings.batch_size), "enlarge it"
         )
     device = torch.device(device)
+    if settings.layers not in LAYERS:
+        raise InputError("layers attention or all", repr(settings.layers), nearest(settings.layers, LAYERS))
     seed_everything(settings.seed)
     dtype = torch.bfloat16 if settings.amp == "bf16" else torch.float32
     unet = load_model(checkpoint, "unet", dtype).to(device)
     config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.rank, init_lora_weights="gaussian", target_modules=list(_TARGETS)
+        r=settings.rank,
+        lora_alpha=settings.rank,
+        init_lora_weights="gaussian",
+        target_modules=list(LAYERS[settings.layers]),
     )
     unet.add_adapter(config, TRAINED)
     if settings.gradient_checkpointing:

@@ -86,6 +86,9 @@ class StableDiffusionConfig:
     """LoRA adapter to use: folder of an earlier --mode adapted (generator/adapter), or safetensors file."""
     lora_rank: int = 8
     """Rank of the adapter. --mode adapted only."""
+    lora_layers: Literal["attention", "all"] = "attention"
+    """Layers of the U-Net that the adapter changes; all, convolutions too, for images unlike any that the checkpoint
+    has seen. --mode adapted only."""
     class_tokens: bool = False
     """Learn a token for each class too (textual inversion), for classes whose names say little. --mode adapted only."""
     token_lr: float = 1e-3

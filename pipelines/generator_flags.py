@@ -13,7 +13,7 @@ from rebalance.errors import InputError
 _OWN_NETWORK = ("generator_channels", "generator_ema")
 _TRAINING = ("generator_updates", "generator_batch_size", "generator_lr", "label_exponent", "label_drop")
 _FROM_IMAGES = ("strength", "min_sources", "max_sources")
-_ADAPTER = ("lora_rank", "class_tokens", "token_lr", "min_snr", "gradient_checkpointing")
+_ADAPTER = ("lora_rank", "lora_layers", "class_tokens", "token_lr", "min_snr", "gradient_checkpointing")
 
 
 def check_generator(config: SynthesizeConfig | RebalanceConfig) -> None:

@@ -68,14 +68,23 @@ class LossSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+def check_loss(name: str) -> None:
+    """Refuse a loss that there is none of.
+
+    Raises:
+        InputError: Unknown name.
+    """
+    if name not in LOSSES:
+        raise InputError("a loss", repr(name), nearest(name, LOSSES))
+
+
 def loss_term(spec: LossSpec, counts: FloatArray) -> LossTerm:
     """The term of a loss by name, for classes of these counts.
 
     Raises:
         InputError: Unknown loss or option, or an option out of range.
     """
-    if spec.name not in LOSSES:
-        raise InputError("a loss", repr(spec.name), nearest(spec.name, LOSSES))
+    check_loss(spec.name)
     maker = LOSSES[spec.name]
     valid = loss_options(spec.name)
     for option in spec.options:

@@ -10,19 +10,21 @@ from pipelines.config import TrainConfig
 from pipelines.config_files import parse_pairs
 from pipelines.config_groups import MixingConfig, ObjectiveConfig
 from pipelines.console import log
-from pipelines.loss_terms import parse_loss
+from pipelines.loss_terms import check_loss, parse_loss
 from pipelines.model_files import ModelDescription
 from pipelines.open_data import OpenData
 from pipelines.optimization import check_optimization
 from pipelines.recipes import build_method, parse_options
 from rebalance.backbones import build_backbone, default_backbone
 from rebalance.counts import FloatArray
+from rebalance.data.augmentation import parse_views
 from rebalance.errors import InputError
 from rebalance.methods.base import Method
 from rebalance.methods.composed import ComposedMethod
 from rebalance.ranks import seed_everything
 from rebalance.schedules import parse_schedule
 
+_ANY_SIZE = 32  # px; names of augmentations are the same for all sizes
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -37,6 +39,10 @@ def check_training(config: TrainConfig) -> None:
     options = parse_options(config.objective.recipe, parse_pairs(config.objective.option, "-o"))
     if config.objective.loss and "loss" in options:
         raise InputError("-o loss=… or --loss", "both", "leave out one: --loss replaces the other")
+    for text in config.objective.loss:
+        check_loss(parse_loss(text).name)
+    if config.data.augment != "auto":
+        parse_views(config.data.augment, image_size=_ANY_SIZE)
     parse_schedule(config.objective.sampler_schedule)
     if "custom" in (config.objective.sampler_rule, config.objective.loss_rule) and not config.objective.class_weight:
         raise InputError("--class-weight NAME=WEIGHT for rule custom", "none", "give a weight for every class")

@@ -80,6 +80,8 @@ def read_report_data(folders: Sequence[Path]) -> ReportData:
     Raises:
         InputError: No run folder, an unfinished run, or runs on different classes.
     """
+    if not folders:
+        raise InputError("a run folder", "none", "give one or more after the command")
     if len(folders) == 1 and read_run_config(folders[0])["command"] == "run":
         return _of_pipeline(folders[0])
     return _of_trainings(folders)
@@ -105,6 +107,7 @@ def _of_trainings(folders: Sequence[Path]) -> ReportData:
     """Trainings that differ in their seed alone are one arm, and so are second stages of such trainings."""
     arms: dict[str, list[Path]] = {}
     names: dict[str, str] = {}
+    shown: dict[str, dict[str, Any]] = {}
     own: dict[str, Any] = {}
     config: dict[str, Any] = {}
     for folder in folders:
@@ -121,11 +124,12 @@ def _of_trainings(folders: Sequence[Path]) -> ReportData:
         ]
         name = names.setdefault(json.dumps(settings, sort_keys=True), _unused(folder.name, arms))
         arms.setdefault(name, []).append(folder)
+        shown[name] = config if own["command"] == "train" else {**own, "first_stage": config}
     synthesis = Path(config["synthetic"]) if config.get("synthetic") else None
     if synthesis is not None and not (synthesis / "metrics.json").exists():
         synthesis = None
-    shown = config if own["command"] == "train" else {**own, "first_stage": config}
-    return _collect(Path(config["data"]["data"]).name, arms, shown, synthesis, {}, folders[0])
+    settings_shown = next(iter(shown.values())) if len(shown) == 1 else shown
+    return _collect(Path(config["data"]["data"]).name, arms, settings_shown, synthesis, {}, folders[0])
 
 
 def _unused(name: str, taken: Mapping[str, object]) -> str:

@@ -226,6 +226,7 @@ def _adaptation(config: SynthesizeConfig) -> AdaptationSettings:
         batch_size=generator.generator_batch_size or 8,
         lr=generator.generator_lr or 1e-4,
         rank=given.lora_rank,
+        layers=given.lora_layers,
         label_exponent=generator.label_exponent,
         prompt_drop=generator.label_drop,
         min_snr=given.min_snr,

@@ -32,8 +32,9 @@ from pipelines.config_groups import ObjectiveConfig, OptimizationConfig, PlaceCo
 from pipelines.console import log, print_table
 from pipelines.contact_sheets import write_contact_sheets
 from pipelines.generator_config import ImageFilesConfig
+from pipelines.generator_flags import check_generator
 from pipelines.generator_plan import Workshop
-from pipelines.judging import Judge, resize
+from pipelines.judging import Judge, check_gates, resize
 from pipelines.loading import image_size, load_splits
 from pipelines.model_files import TrainedClassifier, load_model
 from pipelines.open_data import OpenData, open_data
@@ -80,16 +81,20 @@ def synthesize(
         with RunFolder(folder, "synthesize", config):
             log.info("%s is finished already", folder)
             return SynthesisResult(folder, read_json(folder / "metrics.json"))
-    splits = opened.splits if opened is not None else load_splits(config.data)
-    check_counts(splits.train.counts, splits.classes)
-    size = opened.size if opened is not None else image_size(config.data, splits.train)
-    plan = plan_synthesis(config, splits.train, size, session.device)
+    check_generator(config)
+    check_gates(config.filter)
+    if opened is None and not config.dry_run:
+        opened = open_data(config.data, session.device)  # unreadable images count in no plan
+    table = opened.train.table if opened is not None else load_splits(config.data).train
+    check_counts(table.counts, table.classes)
+    size = opened.size if opened is not None else image_size(config.data, table)
+    plan = plan_synthesis(config, table, size, session.device)
     begun = config.resume and (folder / "config.yaml").exists()
     if config.dry_run or not (begun or checked):
         _show_and_check(config, plan, folder)
     if config.dry_run:
         return None
-    opened = opened if opened is not None else open_data(config.data, session.device, splits)
+    assert opened is not None, "opened above for all but a dry run"
     with RunFolder(folder, "synthesize", config, resume=config.resume):
         return SynthesisResult(folder, _work(config, plan, opened, session, folder))
 
@@ -131,6 +136,8 @@ def _work(
         write_json(folder / "metrics.json", add_quality(_summary(plan, rows, generator), judge, rows, opened))
     barrier()
     summary: dict[str, Any] = read_json(folder / "metrics.json")
+    for text in summary["warnings"] if is_main() else ():
+        log.warning("%s", text)
     return summary
 
 

@@ -98,9 +98,27 @@ def check_cost(config: SynthesizeConfig, plan: SynthesisPlan, minutes: tuple[flo
     if sum(minutes) > config.max_minutes:
         raise InputError(
             f"a plan of at most {config.max_minutes:g} minutes (--max-minutes)",
-            f"about {sum(minutes):.0f} minutes: {minutes[0]:.0f} to train the generator, {minutes[1]:.0f} to sample",
-            "lower --max-images, --steps or --generator-updates, or raise --max-minutes",
+            f"about {_duration(sum(minutes))}: {_duration(minutes[0])} to train the generator, "
+            f"{_duration(minutes[1])} to sample, by a few timed steps",
+            _what_to_lower(minutes, config.max_minutes),
         )
+
+
+def _duration(minutes: float) -> str:
+    """In the unit that one thinks in."""
+    if minutes < 120:
+        return f"{minutes:.1f} minutes"
+    return f"{minutes / 60:.0f} hours" if minutes < 2 * 24 * 60 else f"{minutes / 60 / 24:.0f} days"
+
+
+def _what_to_lower(minutes: tuple[float, float], limit: float) -> str:
+    """What helps: fewer images do not where it is the training that takes long."""
+    training, sampling = minutes
+    if training > limit:
+        what = "lower --generator-updates, --generator-batch-size or --generator-channels, which cost quality"
+    else:
+        what = "lower --max-images or --steps"
+    return f"use a GPU, {what}, or raise --max-minutes to {training + sampling + 1:.0f}"
 
 
 def show_plan(plan: SynthesisPlan, minutes: tuple[float, float]) -> None:
@@ -112,13 +130,13 @@ def show_plan(plan: SynthesisPlan, minutes: tuple[float, float]) -> None:
     ]
     print_table("images to synthesize", ["class", "real", "wanted", "spare candidates"], rows)
     log.info(
-        "%d images of %d px; %s, about %.1f min; sampling: about %d candidates, %.1f min; about %.0f MB",
+        "%d images of %d px; %s, about %s; sampling: about %d candidates, %s; about %.0f MB",
         plan.budget.sum(),
         plan.generator.image_size,
         plan.generator.description,
-        minutes[0],
+        _duration(minutes[0]),
         plan.expected_candidates,
-        minutes[1],
+        _duration(minutes[1]),
         plan.megabytes,
     )
 

@@ -104,7 +104,7 @@ def _notes(summary: Mapping[str, Any], n_entries: int) -> list[str]:
     if not quality:
         return []
     gates = quality["gates"]
-    notes = []
+    notes: list[str] = list(summary.get("warnings", []))
     if gates["skipped"]:
         notes.append(f"Gates left out: {', '.join(gates['skipped'])}.")
     if gates["hash_limit"] is None:

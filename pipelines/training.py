@@ -81,6 +81,8 @@ def announce(config: TrainConfig, opened: OpenData, prepared: Prepared) -> None:
         ["class", "real", "synthetic", "drawn in epoch 1", "group"],
         rows,
     )
+    if config.objective.loss and config.objective.method not in (None, "composed"):
+        log.info("loss: %s, in place of that of %s", " + ".join(config.objective.loss), config.objective.method)
     rule = (
         "as given"
         if optimization.lr is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -61,6 +62,7 @@ def _quiet_logging() -> Iterator[None]:
     yield
     log.handlers = []
     log.propagate = True
+    log.setLevel(logging.NOTSET)
 
 
 Start = Callable[[Sequence[str], Path], subprocess.Popen[str]]

@@ -249,7 +249,7 @@ def test_interrupt_ends_with_130_and_the_same_command_goes_on(
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert "goes on where this one stopped" in error
+    assert "goes on from the last checkpoint" in error
 
 
 def test_run_folder_in_use_is_refused(

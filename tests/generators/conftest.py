@@ -1,4 +1,4 @@
-"""Stable Diffusion checkpoints small enough to load in a second."""
+"""Stable Diffusion checkpoints small enough to load in a second, what they make, and adapters of them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
+from generators.base import Job
+from generators.latent_sampling import Sampling
+from generators.lora import save_adapter
+from generators.lora_training import AdaptationSettings, TrainedAdapter, train_adapter
+from generators.prompts import Prompts, make_prompts
+from generators.stable_diffusion import StableDiffusion
+from generators.stable_diffusion_checkpoint import open_checkpoint
+from generators.stable_diffusion_jobs import text_jobs
+from generators.stable_diffusion_settings import ImageSettings
+from rebalance.data.decoding import decode
+from rebalance.data.digits import read_digits
+from rebalance.data.table import ByteArray, content_hash
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+CLASSES = tuple(str(i) for i in range(10))
 TINY_SD = Path(__file__).parents[1] / "assets" / "tiny_sd"
 
 
@@ -91,3 +108,115 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
         return target
 
     return copy
+
+
+# Images of the tiny checkpoint
+
+
+@pytest.fixture(scope="session")
+def digit_sources() -> dict[str, ByteArray]:
+    """Three digits by hash, 8 px."""
+    images = [np.asarray(image) for image in read_digits().train.images[:3]]
+    return {content_hash(image).hex(): image for image in images}
+
+
+@pytest.fixture(scope="session")
+def tiny_generator(digit_sources: dict[str, ByteArray]) -> StableDiffusion:
+    """Four images at a time."""
+    return StableDiffusion(open_checkpoint(TINY_SD), ImageSettings(batch_size=4), sources=digit_sources)
+
+
+@pytest.fixture(scope="session")
+def text_plan() -> Callable[..., list[Job]]:
+    """n jobs of each digit, the digits taking turns; three steps and the negative prompt "dark" unless told."""
+    dark = make_prompts(CLASSES, names=dict(zip(CLASSES, NAMES, strict=True)), negative="dark")
+
+    def plan(
+        generator: StableDiffusion, n: int, sampling: Sampling | None = None, prompts: Prompts = dark
+    ) -> list[Job]:
+        sampling = sampling or Sampling(steps=3)
+        jobs = text_jobs(generator.fingerprint, CLASSES, [n] * 10, prompts, sampling, reserve=0, seed=0)
+        return [job for own in zip(*jobs, strict=True) for job in own]
+
+    return plan
+
+
+# Adapters
+
+
+@pytest.fixture(scope="session")
+def digit_images() -> Callable[[str], tuple[Tensor, Tensor]]:
+    """Split → digits (N, 3, 16, 16) uint8 and labels."""
+
+    def read(split: str) -> tuple[Tensor, Tensor]:
+        table = read_digits().tables()[split]
+        pixels = torch.stack([torch.from_numpy(decode(image, 16).copy()) for image in table.images])
+        return pixels.permute(0, 3, 1, 2), torch.from_numpy(table.targets)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def digit_tail(digit_images: Callable[[str], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """100 zeros, 50 ones, …, 10 nines, and their labels."""
+    images, labels = digit_images("train")
+    rows = torch.cat([(label == labels).nonzero().flatten()[: 100 // (label + 1)] for label in range(10)])
+    return images[rows], labels[rows]
+
+
+@pytest.fixture(scope="session")
+def quick() -> AdaptationSettings:
+    """A training of a second."""
+    return AdaptationSettings(updates=4, batch_size=3, rank=4, lr=1e-2, checkpoint_updates=2)
+
+
+@pytest.fixture(scope="session")
+def adapt(digit_tail: tuple[Tensor, Tensor], quick: AdaptationSettings) -> Callable[..., TrainedAdapter]:
+    """Train an adapter of a checkpoint, quickly and on inverted digits unless told."""
+    images, labels = digit_tail
+
+    def train(folder: Path, settings: AdaptationSettings = quick, **options: Any) -> TrainedAdapter:
+        prompts = options.pop("prompts", make_prompts(NAMES))
+        read = options.pop("read", lambda rows: 255 - images[rows])
+        return train_adapter(open_checkpoint(folder), read, labels, prompts, settings, size=16, **options)
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def save_adapted() -> Callable[..., Path]:
+    """Save an adapter to a folder; the folder."""
+
+    def save(trained: TrainedAdapter, folder: Path, base: Path) -> Path:
+        save_adapter(folder, trained.unet, trained.config, open_checkpoint(base), trained.tokens, {"updates": 4})
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def quick_adapter(adapt: Callable[..., TrainedAdapter]) -> TrainedAdapter:
+    """Trained quickly."""
+    return adapt(TINY_SD)
+
+
+@pytest.fixture(scope="session")
+def adapter_folder(
+    quick_adapter: TrainedAdapter, save_adapted: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Where `quick_adapter` is saved."""
+    return save_adapted(quick_adapter, tmp_path_factory.mktemp("adapter"), TINY_SD)
+
+
+@pytest.fixture(scope="session")
+def adapter_jobs() -> Callable[..., list[Job]]:
+    """A job of each of the first three digits."""
+    plain = make_prompts(NAMES)
+
+    def jobs(generator: StableDiffusion, adapter: str = "", prompts: Prompts = plain) -> list[Job]:
+        budget = [1] * 3 + [0] * 7
+        sampling = Sampling(steps=3)
+        plan = text_jobs(generator.fingerprint, CLASSES, budget, prompts, sampling, reserve=0, seed=0, adapter=adapter)
+        return [job for own in plan for job in own]
+
+    return jobs

@@ -21,7 +21,7 @@ from pipelines.contact_sheets import write_contact_sheets
 from pipelines.judging import Judge, check_gates
 from pipelines.loading import DecodedTable
 from pipelines.model_files import ModelDescription, TrainedClassifier, build_classifier
-from pipelines.synthesis_quality import measure_quality
+from pipelines.synthesis_quality import _warnings, measure_quality
 from rebalance.data.store import ResidentStore
 from rebalance.data.table import ImageTable
 from rebalance.errors import InputError
@@ -288,3 +288,10 @@ def test_contact_sheets_show_kept_images_beside_their_nearest_real_one(
     write_contact_sheets(tmp_path, [{**row, "verdict": "spare"} for row in judged_rows], real, pixels)
     with Image.open(tmp_path / "contact_sheets" / "dog.png") as sheet:
         assert with_pairs > sheet.height + 2 * 72
+
+
+def test_images_that_are_unlike_the_real_ones_as_a_whole_are_warned_of() -> None:
+    quality = {"groups": {"all": {"kid": 1.2}}}
+    (text,) = _warnings(quality)
+    assert "KID 1.20" in text
+    assert _warnings({"groups": {"all": {"kid": 0.1}}}) == _warnings({"groups": {"all": {"kid": None}}}) == []

@@ -452,7 +452,7 @@ def test_dry_run_says_what_it_costs_and_writes_nothing(
     words = caplog.records[-1].getMessage()
     assert f"13 images of 16 px; tiny_sd (unknown: see the model card), mode {mode}, 16 px" in words
     assert ("adapter: 6 updates of 4 images" in words) == (mode == "adapted")
-    assert " min; about " in words
+    assert " minutes; about " in words
 
 
 @pytest.mark.parametrize(
