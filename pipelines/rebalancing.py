@@ -184,6 +184,7 @@ def _synthesis_config(config: RebalanceConfig, out: Path, features: Path | None)
         filter=config.filter if config.filter.features is not None else replace(config.filter, features=features),
         model=config.model,
         amp="no" if config.optimization.amp == "fp16" else config.optimization.amp,
+        deterministic=config.optimization.deterministic,
         seed=config.seed,
         max_minutes=config.max_minutes,
         device=config.place.device,
