@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from generators.class_conditional import NOISE_SCHEDULE, NetworkSettings, build_unet
+from generators.update_loop import UpdateLoop
 from rebalance.averaging import MovingAverage
-from rebalance.checkpoints import load_checkpoint, save_checkpoint
-from rebalance.errors import RunError
-from rebalance.ranks import barrier, derive_seed, is_main, rank, seed_everything, world_size
+from rebalance.ranks import derive_seed, rank, seed_everything, world_size
 from rebalance.transfer import send
 
 
@@ -86,34 +84,23 @@ def train_class_conditional(
     average = MovingAverage[nn.Module](unet, settings.ema)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=settings.lr)
     modules: dict[str, nn.Module] = {"unet": unet, "average": average}
-    state = load_checkpoint(checkpoints, modules, optimizer) if checkpoints is not None else None
-    start = state["update"] if state is not None else 0
-    if start:
-        progress(start, float("nan"))
+    loop = UpdateLoop(
+        optimizer,
+        modules,
+        updates=settings.updates,
+        checkpoint_updates=settings.checkpoint_updates,
+        checkpoints=checkpoints,
+        name="generator",
+        flag="--generator-lr",
+    )
     wrapped = wrap(unet).train()
     noise_schedule = DDPMScheduler(**NOISE_SCHEDULE)
     draw = _LabelSampler(labels, settings.label_exponent, len(network.classes))
-    for update in range(start, settings.updates):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.lr * min(1.0, (update + 1) / max(1, settings.updates // 10))
-        loss = _step(wrapped, images, draw, noise_schedule, settings, update, backward)
-        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        average.update(unet, update)
-        done = update + 1
-        due = done % settings.checkpoint_updates == 0 or done == settings.updates
-        read = done % 50 == 0 or due
-        value = float(loss) if read else float("nan")
-        if read and not np.isfinite(value):
-            raise RunError(f"the generator's loss after {done} updates is {value}; lower --generator-lr")
-        progress(1, value)
-        if due and not all(torch.isfinite(parameter).all() for parameter in unet.parameters()):
-            raise RunError(f"the generator's weights after {done} updates are not finite; lower --generator-lr")
-        if due and checkpoints is not None:
-            if is_main():
-                save_checkpoint(checkpoints, done, modules, optimizer, {})
-            barrier()
+    loop.run(
+        lambda update: _step(wrapped, images, draw, noise_schedule, settings, update, backward),
+        after=lambda update: average.update(unet, update),
+        progress=progress,
+    )
     return average.average
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
@@ -27,9 +26,9 @@ from generators.prompt_embeddings import LearntTokens
 from generators.prompts import Prompts
 from generators.stable_diffusion_checkpoint import Checkpoint
 from generators.stable_diffusion_loading import load_model
-from rebalance.checkpoints import load_checkpoint, save_checkpoint
-from rebalance.errors import InputError, RunError, nearest
-from rebalance.ranks import barrier, derive_seed, is_main, rank, seed_everything, world_size
+from generators.update_loop import UpdateLoop
+from rebalance.errors import InputError, nearest
+from rebalance.ranks import derive_seed, rank, seed_everything, world_size
 from rebalance.transfer import send
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -156,34 +155,25 @@ def train_adapter(
     if token_starts is not None:
         groups.append({"params": list(texts.tokens.values()), "lr": settings.token_lr, "weight_decay": 0.0})
     optimizer = torch.optim.AdamW(groups, lr=settings.lr)
-    rates = [group["lr"] for group in optimizer.param_groups]
-    state = load_checkpoint(checkpoints, {"adapter": trained}, optimizer) if checkpoints is not None else None
-    start = state["update"] if state is not None else 0
-    if start:
-        progress(start, float("nan"))
+    loop = UpdateLoop(
+        optimizer,
+        {"adapter": trained},
+        updates=settings.updates,
+        checkpoint_updates=settings.checkpoint_updates,
+        checkpoints=checkpoints,
+        name="adapter",
+        flag="--generator-lr",
+    )
     wrapped = wrap(student).train()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         noise_schedule = DDPMScheduler.from_config(checkpoint.config("scheduler"))
     latents = TrainingLatents(load_model(checkpoint, "vae", dtype).to(device), read, size)
     draw = _LabelSampler(labels, settings.label_exponent, len(prompts.texts))
-    for update in range(start, settings.updates):
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * min(1.0, (update + 1) / max(1, settings.updates // 10))
-        loss = _step(wrapped, latents, draw, prompts, noise_schedule, settings, update, backward)
-        nn.utils.clip_grad_norm_(list(trained), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        done = update + 1
-        read_out = done % 50 == 0 or done == settings.updates
-        value = float(loss) if read_out else float("nan")
-        if read_out and not np.isfinite(value):
-            raise RunError(f"the adapter's loss after {done} updates is {value}; lower its learning rate")
-        progress(1, value)
-        if checkpoints is not None and (done % settings.checkpoint_updates == 0 or done == settings.updates):
-            if is_main():
-                save_checkpoint(checkpoints, done, {"adapter": trained}, optimizer, {})
-            barrier()
+    loop.run(
+        lambda update: _step(wrapped, latents, draw, prompts, noise_schedule, settings, update, backward),
+        progress=progress,
+    )
     unet.disable_gradient_checkpointing()
     return TrainedAdapter(unet.eval(), config, texts.learnt())
 

@@ -31,6 +31,7 @@ from rebalance.counts import shot_groups
 from rebalance.data.augmentation import normalize
 from rebalance.errors import RunError
 from rebalance.files import write_tensors
+from rebalance.interruption import Interruption
 from rebalance.ranks import barrier, broadcast_state, is_main
 
 
@@ -104,7 +105,8 @@ class TrainingRun:
         n_total = batches.n_updates * len(batches.real) // batches.updates_per_epoch
         n_done = self.start * len(batches.real) // batches.updates_per_epoch
         began = time.monotonic()
-        with progress_bar(n_total, f"training {self.config.objective.recipe}", "images", n_done) as bar:
+        title = f"training {self.config.objective.recipe}"
+        with progress_bar(n_total, title, "images", n_done) as bar, Interruption() as interruption:
             for step in training_steps(
                 self.method,
                 module,
@@ -124,8 +126,12 @@ class TrainingRun:
                     row = self._end_epoch(step, time.monotonic() - began)
                     began = time.monotonic()
                     bar.note(f"epoch {step.epoch + 1} of {batches.epochs}, loss {row['train_loss']:.3f}")
-                if step.update % self.config.place.checkpoint_updates == 0 or step.update == batches.n_updates:
+                due = step.update % self.config.place.checkpoint_updates == 0 or step.update == batches.n_updates
+                stopping = interruption.heard is not None
+                if due or stopping:
                     self._save(step.update)
+                if stopping:
+                    interruption.act()
 
     def _end_epoch(self, step: Step, seconds: float) -> dict[str, Any]:
         figures: dict[str, float | None] = {}

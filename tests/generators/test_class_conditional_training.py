@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,23 @@ def test_a_resumed_training_ends_bit_for_bit_like_an_undisturbed_one(tmp_path: P
     assert same(resumed, undisturbed)
     assert sum(done) == 6
     assert done[0] == (3 if stop > 3 else 1)  # what an interrupted update had not saved is done again
+
+
+def test_what_was_done_before_ctrl_c_is_kept(tmp_path: Path) -> None:
+    settings = training(updates=9, checkpoint_updates=1000)
+    undisturbed = train_class_conditional(*data(), NETWORK, settings)
+    done: list[int] = []
+
+    def press(n: int, loss: float) -> None:
+        done.append(n)
+        if len(done) == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train_class_conditional(*data(), NETWORK, settings, checkpoints=tmp_path, progress=press)
+    assert len(done) == 4
+    assert json.loads((tmp_path / "last.json").read_text()) == {"checkpoint": "update_0000004"}
+    assert same(train_class_conditional(*data(), NETWORK, settings, checkpoints=tmp_path), undisturbed)
 
 
 def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
@@ -163,7 +182,7 @@ def test_numbers_that_are_not_finite_stop_and_the_last_good_checkpoint_stays(tmp
         wrapped.append(module)
         return module
 
-    with pytest.raises(RunError, match=f"the generator's {place} after 6 updates .*; lower --generator-lr"):
+    with pytest.raises(RunError, match=f"the {place} of the generator after 6 updates .*; lower --generator-lr"):
         train_class_conditional(
             *data(), NETWORK, training(), checkpoints=tmp_path, wrap=wrap, backward=backward, progress=spoil
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,31 @@ def test_interrupted_run_ends_like_an_undisturbed_one(here: Path, monkeypatch: p
     columns = ("epoch", "updates", "lr", "train_loss")
     histories = [read_history(run.folder) for run in (whole, resumed)]
     assert [[row[c] for c in columns] for row in histories[0]] == [[row[c] for c in columns] for row in histories[1]]
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "code"), [(signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, SystemExit, 143)]
+)
+def test_what_was_done_before_a_signal_is_kept(
+    number: int, error: type[BaseException], code: int | None, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(config(place={"experiment": "whole"}))
+    add = History.add
+
+    def add_and_signal(self: History, step: Any) -> None:
+        add(self, step)
+        if step.update == 5:
+            os.kill(os.getpid(), number)
+
+    settings = config(place={"experiment": "broken", "checkpoint_updates": 1000})
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "add", add_and_signal)
+        with pytest.raises(error) as raised:
+            train(settings)
+    assert code is None or raised.value.code == code  # type: ignore[attr-defined]  # a SystemExit
+    folder = here / "runs/train/broken"
+    assert json.loads((folder / "checkpoints/last.json").read_text()) == {"checkpoint": "update_0000005"}
+    assert_same_weights(train(settings).folder, whole.folder)
 
 
 def test_finished_run_is_not_repeated(here: Path) -> None:
