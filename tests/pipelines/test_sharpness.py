@@ -105,6 +105,17 @@ def test_without_it_there_is_one_pass_an_update() -> None:
     assert len(passes) == 3
 
 
+def test_both_passes_see_the_same_images_and_draw_the_same_numbers() -> None:
+    method, seen = network(), []
+    method.register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0].views.clone(), torch.rand(3))))
+    train(method, 2, sam=0.5, grad_accum_steps=2)
+    assert len(seen) == 8
+    for update in (seen[:4], seen[4:]):
+        for first, second in zip(update[:2], update[2:], strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not torch.equal(seen[0][1], seen[4][1])
+
+
 def test_parts_of_a_batch_are_perturbed_together() -> None:
     whole, parts = (step(network(), sam=0.5, grad_accum_steps=n) for n in (1, 4))
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
