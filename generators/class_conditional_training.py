@@ -18,6 +18,7 @@ from rebalance.averaging import MovingAverage
 from rebalance.checkpoints import load_checkpoint, save_checkpoint
 from rebalance.errors import RunError
 from rebalance.ranks import barrier, derive_seed, is_main, rank, seed_everything, world_size
+from rebalance.transfer import send
 
 
 @dataclass(frozen=True)
@@ -136,17 +137,17 @@ def _step(
     shifts = torch.randint(-settings.shift, settings.shift + 1, (n, 2), generator=generator)
     classes = torch.where(dropped, draw.n_classes, classes)
     mine = slice(rank(), None, world_size())
-    clean = images[rows[mine].to(device)].float() / 127.5 - 1
+    clean = images[send(rows[mine], device)].float() / 127.5 - 1
     if settings.flip:
-        clean = torch.where(mirrored[mine].view(-1, 1, 1, 1).to(device), clean.flip(3), clean)
+        clean = torch.where(send(mirrored[mine].view(-1, 1, 1, 1), device), clean.flip(3), clean)
     if settings.shift:
-        clean = _shift(clean, shifts[mine].to(device))
-    noise, timesteps = noise[mine].to(device), timesteps[mine].to(device)
+        clean = _shift(clean, send(shifts[mine], device))
+    noise, timesteps = send(noise[mine], device), send(timesteps[mine], device)
     noisy = noise_schedule.add_noise(clean, noise, timesteps)
     target = noise_schedule.get_velocity(clean, noise, timesteps)
     seed_everything(settings.seed, update, rank() + 1)  # dropout
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp == "bf16"):
-        predicted = unet(noisy, timesteps, class_labels=classes[mine].to(device)).sample
+        predicted = unet(noisy, timesteps, class_labels=send(classes[mine], device)).sample
     loss = F.mse_loss(predicted.float(), target)
     backward(loss * (len(clean) * world_size() / n))
     return loss.detach()

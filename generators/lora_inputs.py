@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from generators.prompt_embeddings import LearntTokens, PromptEmbedder, PromptEmbedding, encode
 from generators.prompts import Prompts
 from generators.stable_diffusion_checkpoint import Checkpoint
+from rebalance.transfer import send
 
 _CACHE_BYTES = 2 * 1024**3
 """Latents that are kept, so that each image is encoded once; beyond, they are encoded again."""
@@ -73,8 +74,8 @@ class TrainingTexts:
         else:
             known = {text: self._embedder.prompt(text) for text in distinct}
         rows = [nothing if text is None else known[text] for text in texts]
-        states = torch.stack([row.states.to(self.device) for row in rows])
-        pooled_rows = [row.pooled.to(self.device) for row in rows if row.pooled is not None]
+        states = torch.stack([send(row.states, self.device) for row in rows])
+        pooled_rows = [send(row.pooled, self.device) for row in rows if row.pooled is not None]
         return PromptEmbedding(states, torch.stack(pooled_rows) if pooled_rows else None)
 
     def learnt(self) -> LearntTokens | None:
@@ -110,8 +111,8 @@ class TrainingLatents:
     def __call__(self, rows: Tensor, mirrored: Tensor, spread: Tensor) -> Tensor:
         """Latents (B, C, H, W) float32: mean plus standard deviation times `spread`."""
         told = torch.stack([self._told(*one) for one in zip(rows.tolist(), mirrored.tolist(), strict=True)])
-        mean, std = told.to(self.vae.device).unbind(dim=1)
-        return (mean + std * spread.to(mean.device)) * float(self.vae.config.scaling_factor)
+        mean, std = send(told, self.vae.device).unbind(dim=1)
+        return (mean + std * send(spread, mean.device)) * float(self.vae.config.scaling_factor)
 
     @torch.no_grad()
     def _told(self, row: int, mirrored: bool) -> Tensor:

@@ -30,6 +30,7 @@ from generators.stable_diffusion_loading import load_model
 from rebalance.checkpoints import load_checkpoint, save_checkpoint
 from rebalance.errors import InputError, RunError, nearest
 from rebalance.ranks import barrier, derive_seed, is_main, rank, seed_everything, world_size
+from rebalance.transfer import send
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _OTHERS = ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "conv1", "conv2", "conv_shortcut", "conv_in", "conv_out")
@@ -210,7 +211,7 @@ def _step(
     told = zip(classes[mine].tolist(), turns[mine].tolist(), dropped[mine].tolist(), strict=True)
     chosen = [None if without else prompts(label, turn) for label, turn, without in told]
     clean = latents(rows[mine], mirrored[mine], spread[mine])
-    noise, timesteps = noise[mine].to(clean.device), timesteps[mine].to(clean.device)
+    noise, timesteps = send(noise[mine], clean.device), send(timesteps[mine], clean.device)
     noisy = noise_schedule.add_noise(clean, noise, timesteps)
     predicted = student(noisy, timesteps, chosen)
     target, weight = target_and_weight(noise_schedule, clean, noise, timesteps, settings.min_snr)

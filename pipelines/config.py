@@ -97,6 +97,8 @@ class SynthesizeConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     amp: Literal["auto", "no", "bf16"] = "auto"
     """Precision of the generator, in training and sampling; auto: bf16 on a GPU that computes it, else float32."""
+    deterministic: bool = False
+    """The same bits in every repetition on one machine, at some speed. Only a GPU needs it: a CPU repeats itself."""
     seed: int = 0
     """Everything random is derived from it."""
     dry_run: bool = False

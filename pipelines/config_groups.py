@@ -153,6 +153,8 @@ class OptimizationConfig:
     """Memory layout that convolutions prefer."""
     compile: bool = False
     """Compile the method; pays for long trainings only."""
+    deterministic: bool = False
+    """The same bits in every repetition on one machine, at some speed. Only a GPU needs it: a CPU repeats itself."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from rebalance.data.store import ImageStore
 from rebalance.methods.base import Batch, Method
 from rebalance.ranks import derive_seed, rank, seed_everything, shard, world_size
 from rebalance.sharpness import sharpness_aware
+from rebalance.transfer import send
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -57,7 +58,7 @@ class TrainingData:
     def batch(self, images: Tensor, rows: IntArray, uniforms: Tensor, channels_last: bool) -> Batch:
         """Augmented, normalised views of `images`, which are those of `rows`."""
         views = normalize(self.augment(images, uniforms), self.mean, self.std, channels_last=channels_last)
-        index = torch.from_numpy(rows).to(self.targets.device, non_blocking=True)
+        index = send(torch.from_numpy(rows), self.targets.device)
         return Batch(
             views=views,
             targets=self.targets[index],
@@ -136,7 +137,7 @@ def training_steps(
     for (position, rows), pixels in zip(batches.from_update(start), images, strict=True):
         update = position.update
         lr = set_learning_rate(optimizer, config, update / batches.updates_per_epoch, batches.epochs)
-        progress = torch.tensor(update / batches.n_updates, dtype=torch.float32, device=device)
+        progress = torch.full((), update / batches.n_updates, dtype=torch.float32, device=device)
         method.before_step(update / batches.n_updates)
         uniforms = shard_rows(data.augment.draw(len(rows), generator.manual_seed(derive_seed(seed, update))))
         batch = data.batch(pixels, shard(rows), uniforms, config.channels_last)

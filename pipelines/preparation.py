@@ -10,6 +10,7 @@ import torch
 
 from pipelines.batches import TrainingBatches
 from pipelines.config import TrainConfig
+from pipelines.config_groups import DataConfig
 from pipelines.console import log
 from pipelines.loop import TrainingData
 from pipelines.model_files import ModelDescription
@@ -77,7 +78,7 @@ def prepare_training(
     effective = real_counts + config.mixing.kappa * synthetic_counts
     batches, expected = _build_batches(config, opened, table.targets, n_real)
     method, description = build(config, opened, effective, expected / expected.sum())
-    augment = _views(opened, method)
+    augment = _views(config.data, opened.size, method)
     targets = torch.from_numpy(table.targets)
     synthetic = torch.from_numpy(table.is_synthetic.copy())
     data = TrainingData(
@@ -137,20 +138,25 @@ def _join(store: ImageStore, added: ImageStore, table: object, opened: OpenData,
     return WorkerStore(table, opened.size, workers=opened.config.workers, device=device)  # type: ignore[arg-type]
 
 
-def _views(opened: OpenData, method: Method) -> MultiView:
+def augmentation_of(data: DataConfig, size: int, method: Method) -> str:
+    """The augmentation in words, "auto" resolved: of each view, separated by commas, or one for all."""
+    if data.augment != "auto":
+        return data.augment
+    if data.data == "digits":
+        return "crop"  # digits must not be mirrored
+    if method.views is None:
+        return "crop+flip"
+    return method.views if size <= _LARGE else method.views.replace("strong", "rand")
+
+
+def _views(data: DataConfig, size: int, method: Method) -> MultiView:
     """The augmentation of each view; one that is given without commas serves all of them."""
-    text, n_views = opened.config.augment, method.n_views
-    if text == "auto":
-        if opened.config.data == "digits":
-            text = "crop"  # digits must not be mirrored
-        elif method.views is not None:
-            text = method.views if opened.size <= _LARGE else method.views.replace("strong", "rand")
-            log.info("augmentation: %s, as the method's paper; --augment sets another", text)
-        else:
-            text = "crop+flip"
+    text, n_views = augmentation_of(data, size, method), method.n_views
+    if data.augment == "auto" and data.data != "digits" and method.views is not None:
+        log.info("augmentation: %s, as the method's paper; --augment sets another", text)
     if "," not in text:
         text = ",".join([text] * n_views)
-    views = parse_views(text, image_size=opened.size)
+    views = parse_views(text, image_size=size)
     if len(views.views) != n_views:
         raise InputError(
             f"--augment for {n_views} views", f"{len(views.views)} in {text!r}", "separate views by commas"

@@ -28,7 +28,7 @@ from pipelines.judging import check_gates
 from pipelines.loading import load_splits, with_default_test
 from pipelines.objective import check_training
 from pipelines.open_data import OpenData, open_data
-from pipelines.preparation import prepare_training
+from pipelines.preparation import augmentation_of, prepare_training
 from pipelines.reporting import report
 from pipelines.runs import RunFolder, slug
 from pipelines.session import start_session
@@ -37,6 +37,7 @@ from pipelines.training import TrainResult, train_in
 from pipelines.tuning import parse_candidates, read_tuning, tune
 from rebalance.errors import InputError
 from rebalance.files import read_json, write_json
+from rebalance.methods.base import Method
 from rebalance.ranks import barrier, is_main
 
 _SELECTABLE: tuple[Arm, ...] = ("feedback", "synthetic", "rebalanced", "ce")
@@ -82,14 +83,14 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
             log.info("%s is finished already", folder)
             return RebalanceResult(folder, read_json(folder / "metrics.json"))
     opened = open_data(data, session.device, splits)
-    for arm in config.arms:
-        if arm not in _WITH_IMAGES:
-            prepare_training(_arm_config(config, arm, config.seed, None), opened, session.device)
+    method = prepare_training(_arm_config(config, "rebalanced", config.seed, None), opened, session.device).method
+    baseline = _with_augmentation_of(method, config, opened.size)
+    prepare_training(_arm_config(baseline, "ce", config.seed, None), opened, session.device)
     begun = place.resume and (folder / "config.yaml").exists()
     if _WITH_IMAGES.keys() & set(config.arms) and not begun:
         check_synthesis(_synthesis_config(config, folder / "synthesis", None), opened)
     with RunFolder(folder, "run", config, resume=place.resume) as run:
-        results = _run_arms(config, opened, run)
+        results = _run_arms(config, baseline, opened, run)
         metrics = _summarize(config, results, opened, read_tuning(folder), read_rounds(folder))
         if is_main():
             _export(run, metrics["selected"]["arm"], config.seed)
@@ -116,11 +117,24 @@ def _check(config: RebalanceConfig) -> None:
         raise InputError("--select of an arm that is run", repr(config.select), f"the arms are {', '.join(arms)}")
 
 
-def _run_arms(config: RebalanceConfig, opened: OpenData, run: RunFolder) -> dict[Arm, list[TrainResult]]:
+def _with_augmentation_of(method: Method, config: RebalanceConfig, size: int) -> RebalanceConfig:
+    """The config of plain cross entropy beside `method`: where its paper has an augmentation, the first view's.
+
+    Else the comparison would credit re-balancing with what the stronger augmentation gives.
+    """
+    if method.views is None or config.data.augment != "auto":
+        return config
+    first = augmentation_of(config.data, size, method).split(",")[0]
+    return replace(config, data=replace(config.data, augment=first))
+
+
+def _run_arms(
+    config: RebalanceConfig, baseline: RebalanceConfig, opened: OpenData, run: RunFolder
+) -> dict[Arm, list[TrainResult]]:
     """Train every arm with every seed: first those without images, whose features the gates use."""
     results: dict[Arm, list[TrainResult]] = {}
     for arm in [arm for arm in config.arms if arm not in _WITH_IMAGES]:
-        results[arm] = _train_arm(config, arm, None, opened, run)
+        results[arm] = _train_arm(baseline if arm == "ce" else config, arm, None, opened, run)
     if any(arm in _WITH_IMAGES for arm in config.arms):
         images = run / "synthesis"
         features = run / "arms" / "rebalanced" / f"seed-{config.seed}" if "rebalanced" in results else None
@@ -184,6 +198,7 @@ def _synthesis_config(config: RebalanceConfig, out: Path, features: Path | None)
         filter=config.filter if config.filter.features is not None else replace(config.filter, features=features),
         model=config.model,
         amp="no" if config.optimization.amp == "fp16" else config.optimization.amp,
+        deterministic=config.optimization.deterministic,
         seed=config.seed,
         max_minutes=config.max_minutes,
         device=config.place.device,

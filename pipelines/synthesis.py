@@ -35,6 +35,7 @@ from pipelines.generator_config import ImageFilesConfig
 from pipelines.generator_flags import check_generator
 from pipelines.generator_plan import Workshop
 from pipelines.judging import Judge, check_gates, resize
+from pipelines.kernels import kernels
 from pipelines.loading import image_size, load_splits
 from pipelines.model_files import TrainedClassifier, load_model
 from pipelines.open_data import OpenData, open_data
@@ -95,7 +96,8 @@ def synthesize(
     if config.dry_run:
         return None
     assert opened is not None, "opened above for all but a dry run"
-    with RunFolder(folder, "synthesize", config, resume=config.resume):
+    chosen = kernels(deterministic=config.deterministic, timed=False)  # a resumed synthesis makes the same images
+    with RunFolder(folder, "synthesize", config, resume=config.resume), chosen:
         return SynthesisResult(folder, _work(config, plan, opened, session, folder))
 
 

@@ -15,6 +15,7 @@ from pipelines.config import TrainConfig
 from pipelines.console import log, progress_bar
 from pipelines.evaluation import evaluate_table, headline
 from pipelines.history import History, write_history
+from pipelines.kernels import kernels
 from pipelines.loop import Step, training_steps
 from pipelines.open_data import OpenData
 from pipelines.optimization import build_optimizer
@@ -89,8 +90,9 @@ class TrainingRun:
         if self.start:
             log.info("going on after update %d of %d", self.start, batches.n_updates)
         start_tracking(self.session, self.start)
-        self._train()
-        metrics = self._finish()
+        with kernels(deterministic=self.config.optimization.deterministic):
+            self._train()
+            metrics = self._finish()
         end_tracking(self.session)
         return metrics
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from rebalance.errors import InputError
+from rebalance.transfer import send
 
 Mixed = tuple[Tensor, tuple[Tensor, Tensor]]
 """Mixed images, and the pair (partner targets (B,), λ (B,)) of which the loss is made."""
@@ -58,15 +59,17 @@ def sample_tail_partners(
     """Partners (B,) for CMO: row j with a probability ∝ 1 / n_{y_j}^strength, with replacement.
 
     Args:
-        targets: Class ids of the batch, (B,).
+        targets: Class ids of the batch, (B,), on any device; the partners lie there too.
         counts: Training images of each class, (C,).
         strength: 1 is inverse frequency, 0.5 its square root, 0 draws rows alike.
         generator: A CPU generator; torch's global one by default.
     """
-    n = _counts_of(counts, targets).cpu()
-    if bool((n <= 0).any()):
+    n = _counts_of(counts, targets)
+    if n.device.type == "cpu" and bool((n <= 0).any()):  # elsewhere the check would wait for the device
         raise InputError("a count > 0 for every class of the batch", str(n.tolist()), "pass the training set's counts")
-    return torch.multinomial(n**-strength, len(targets), replacement=True, generator=generator)
+    ends = torch.cumsum(n**-strength, dim=0)  # (B,) row j owns the interval that ends at ends[j]
+    points = send(torch.rand(len(targets), generator=generator, dtype=torch.float64), n.device)
+    return torch.searchsorted(ends, points * ends[-1], right=True).clamp_max(len(targets) - 1)
 
 
 def sample_center(*, generator: torch.Generator | None = None) -> tuple[float, float]:
@@ -191,7 +194,9 @@ def _lambda_of(lam: float | Tensor, images: Tensor) -> Tensor:
     if not images.is_floating_point():
         raise InputError("floating point images", str(images.dtype), "scale them to [0, 1] and normalise first")
     dtype = torch.promote_types(images.dtype, torch.float32)
-    return torch.as_tensor(lam, dtype=dtype, device=images.device).expand(len(images)).clone()
+    if not isinstance(lam, Tensor):
+        return torch.full((len(images),), lam, dtype=dtype, device=images.device)
+    return send(lam, images.device).to(dtype).expand(len(images)).clone()
 
 
 def _rows(permutation: Tensor, images: Tensor) -> Tensor:
@@ -199,7 +204,7 @@ def _rows(permutation: Tensor, images: Tensor) -> Tensor:
         raise InputError(
             f"a partner for each of {len(images)} images", str(tuple(permutation.shape)), "draw one row for each image"
         )
-    return permutation.to(images.device)
+    return send(permutation, images.device)
 
 
 def _counts_of(counts: npt.ArrayLike | Tensor, targets: Tensor) -> Tensor:

@@ -52,13 +52,18 @@ class FeatureQueue(nn.Module):
             keys, targets = F.normalize(torch.randn(size, dim), dim=0), torch.randint(n_classes, (size,))
         self.register_buffer("keys", keys)
         self.register_buffer("targets", targets)
+        n = 0 if init == "empty" else size
         self.register_buffer("pointer", torch.tensor(0))
-        self.register_buffer("filled", torch.tensor(0 if init == "empty" else size))
+        self.register_buffer("filled", torch.tensor(n))
+        self._n_filled: int | None = n  # `filled` without waiting for the device; None: it has to be read
+        self.register_load_state_dict_post_hook(_forget_n_filled)  # type: ignore[no-untyped-call]  # of torch
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # Q changes with every update until the queue is full
     def forward(self) -> tuple[Tensor, Tensor]:
         """The keys (Q, D) and their class ids (Q,), as copies, Q from 0 to `size`."""
-        n = int(self.filled)
-        return self.keys[:n].clone(), self.targets[:n].clone()
+        if self._n_filled is None:
+            self._n_filled = int(self.filled)
+        return self.keys[: self._n_filled].clone(), self.targets[: self._n_filled].clone()
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor, targets: Tensor) -> None:
@@ -81,6 +86,12 @@ class FeatureQueue(nn.Module):
         self.targets[slots] = targets
         self.pointer.add_(len(keys)).remainder_(size)
         self.filled.add_(len(keys)).clamp_(max=size)
+        if self._n_filled is not None:
+            self._n_filled = min(self._n_filled + len(keys), size)
+
+
+def _forget_n_filled(queue: nn.Module, _: object) -> None:
+    queue._n_filled = None  # type: ignore[assignment]  # a FeatureQueue's
 
 
 def all_gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:

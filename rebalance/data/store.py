@@ -17,6 +17,7 @@ from rebalance.counts import IntArray
 from rebalance.data.decoding import decode
 from rebalance.data.table import ByteArray, Image, ImageTable
 from rebalance.errors import InputError
+from rebalance.transfer import send
 
 Progress = Callable[[int], None]
 """Told how many images were done since the last call."""
@@ -50,7 +51,7 @@ class ResidentStore(ImageStore):
     def batches(self, rows: Iterable[IntArray]) -> Iterator[Tensor]:
         """See `ImageStore`."""
         for part in rows:
-            yield self.images[torch.from_numpy(part).to(self.images.device, non_blocking=True)]
+            yield self.images[send(torch.from_numpy(part), self.images.device)]
 
 
 @final
@@ -80,7 +81,7 @@ class WorkerStore(ImageStore):
             generator=torch.Generator(),  # else it draws its base seed from the global one
         )
         for images in loader:
-            yield images.to(self.device, non_blocking=True)
+            yield send(images, self.device)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from rebalance.mixing import (
     sample_permutation,
     sample_tail_partners,
 )
+from rebalance.transfer import send
 
 MIXES = ("mixup", "cutmix", "remix", "cmo")
 
@@ -71,7 +72,7 @@ class BatchMix(nn.Module):
         lam = sample_lambda(self.alpha) if float(torch.rand(())) < self.probability else 1.0
         n = len(targets)
         partners = sample_tail_partners(targets, self.counts) if self.kind == "cmo" else sample_permutation(n)
-        partners = partners.to(targets.device)
+        partners = send(partners, targets.device)
         if self.kind == "mixup":
             mixed, pair = mixup(images, targets, lam, partners)
         elif self.kind == "remix":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pipelines import (
     BudgetConfig,
@@ -17,6 +18,7 @@ from pipelines import (
     FilterConfig,
     GeneratorConfig,
     ModelConfig,
+    ObjectiveConfig,
     OptimizationConfig,
     PlaceConfig,
     RebalanceConfig,
@@ -65,6 +67,28 @@ def test_every_arm_is_trained_with_every_seed_and_equal_updates(finished: Path) 
     assert synthetic["ce"] == synthetic["rebalanced"] == [0, 0, 0, 0]
     assert synthetic["replay"] == synthetic["unfiltered"] == synthetic["synthetic"]
     assert sum(synthetic["synthetic"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "augment", "expected"),
+    [("supcon", "auto", "sim"), ("balanced_softmax", "auto", "auto"), ("supcon", "crop", "crop")],
+)
+def test_plain_cross_entropy_is_augmented_like_the_method_beside_it(
+    method: str, augment: str, expected: str, photos: Path, tmp_path: Path
+) -> None:
+    settings = config(
+        photos,
+        data=DataConfig(data=str(photos), augment=augment),
+        objective=ObjectiveConfig(method=method),
+        optimization=OptimizationConfig(updates=2, batch_size=16),
+        arms=("ce", "rebalanced"),
+        seeds=1,
+        place=PlaceConfig(device="cpu", report_to="none", output=tmp_path),
+    )
+    arms = rebalance_and_train(settings).folder / "arms"
+    saved = {arm: yaml.safe_load((arms / arm / "seed-0" / "config.yaml").read_text()) for arm in ("ce", "rebalanced")}
+    assert saved["ce"]["data"]["augment"] == expected
+    assert saved["rebalanced"]["data"]["augment"] == augment
 
 
 def test_comparison_has_intervals_and_plain_words(finished: Path) -> None:

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rebalance.data.augmentation.rows import check_share, choose, luma, on_rows, send, to_uint8
+from rebalance.data.augmentation.rows import check_share, choose, luma, on_rows, send_rows, to_uint8
 from rebalance.errors import InputError
+from rebalance.transfer import send
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 TINY = 1e-30
@@ -63,11 +64,11 @@ def jitter(images: Tensor, order: Tensor, factors: Tensor, turn: Tensor) -> Tens
     factor = torch.cat([torch.where(first, factor, 1.0), torch.where(first, 1.0, factor)], dim=1)  # (B, 6)
     rest, kind = 1.0 - factor, three.repeat(1, 2)
     terms = [factor, torch.where(kind == SATURATION, rest, 0.0), torch.where(kind == CONTRAST, rest, 0.0)]
-    shares = torch.stack(terms).to(images.device, non_blocking=True)[..., None, None, None]  # (3, B, 6, 1, 1, 1)
+    shares = send(torch.stack(terms), images.device)[..., None, None, None]  # (3, B, 6, 1, 1, 1)
     pixels = images.float()
     for place in range(6):
         if place == 3 and turn.any():
-            pixels = turn_hue(pixels, send(turn, images.device))
+            pixels = turn_hue(pixels, send_rows(turn, images.device))
         of_pixels, of_grey, of_mean = shares[:, :, place]
         grey = luma(pixels)
         mean = grey.mean(dim=(2, 3), keepdim=True).mul_(of_mean)
@@ -160,7 +161,7 @@ def blur(images: Tensor, sigma: Tensor) -> Tensor:
     distance = torch.arange(radius + 1)
     weights = torch.exp(-0.5 * (distance / sigma[:, None]).square())
     weights = weights / (2.0 * weights.sum(dim=1, keepdim=True) - weights[:, :1])  # all but the centre count twice
-    weights = weights.to(images.device, non_blocking=True)
+    weights = send(weights, images.device)
     with torch.autocast(images.device.type, enabled=False):
         lines = images.float().transpose(1, 2).reshape(-1, height, 3 * width)
         lines = (_blur_matrix(height, weights) @ lines).view(-1, 3 * height, width)  # rows of (H, 3)

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rebalance.data.augmentation.rows import check_share, choose, on_rows, send, to_uint8
+from rebalance.data.augmentation.rows import check_share, choose, on_rows, send_rows, to_uint8
 from rebalance.errors import InputError
+from rebalance.transfer import send
 
 
 @final
@@ -46,7 +47,7 @@ def crop(images: Tensor, top: Tensor, left: Tensor, pad: int) -> Tensor:
     n_windows = padded.numel() - (height - 1) * line - width + 1
     windows = padded.as_strided((max(n_windows, 0), height, width), (1, line, 1))
     first = torch.arange(n * channels).view(n, channels) * plane + (top * line + left)[:, None]
-    return windows.index_select(0, first.flatten().to(images.device, non_blocking=True)).view_as(images)
+    return windows.index_select(0, send(first.flatten(), images.device)).view_as(images)
 
 
 @final
@@ -90,8 +91,8 @@ class Cutout:
     def __call__(self, images: Tensor, uniforms: Tensor) -> Tensor:
         """Images with a hole."""
         height, width = images.shape[-2:]
-        top = send(choose(uniforms[:, 0], height) - self.side // 2, images.device)
-        left = send(choose(uniforms[:, 1], width) - self.side // 2, images.device)
+        top = send_rows(choose(uniforms[:, 0], height) - self.side // 2, images.device)
+        left = send_rows(choose(uniforms[:, 1], width) - self.side // 2, images.device)
         y = torch.arange(height, device=images.device).view(-1, 1)
         x = torch.arange(width, device=images.device)
         hole = ((y >= top) & (y < top + self.side)) & ((x >= left) & (x < left + self.side))  # (B, 1, H, W)
@@ -145,7 +146,7 @@ class ResizedCrop:
 def resized_crop(images: Tensor, boxes: Tensor) -> Tensor:
     """The crops `boxes` (B, 4), as of `ResizedCrop.boxes`, resized to the size of the images."""
     height, width = images.shape[-2:]
-    top, left, box_height, box_width = boxes.to(images.device, non_blocking=True).view(-1, 4, 1).unbind(1)
+    top, left, box_height, box_width = send(boxes, images.device).view(-1, 4, 1).unbind(1)
     y = _source(height, top, box_height)  # (B, H)
     x = _source(width, left, box_width)
     grid = torch.stack([x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], dim=3)

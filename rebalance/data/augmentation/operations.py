@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rebalance.data.augmentation.rows import luma, on_groups, send
+from rebalance.data.augmentation.rows import luma, on_groups, send_rows
+from rebalance.transfer import send
 
 OPERATIONS = (
     "Identity",
@@ -31,6 +32,7 @@ OPERATIONS = (
     "Equalize",
     "Invert",
 )
+
 IDENTITY, SHEAR_X, SHEAR_Y, TRANSLATE_X, TRANSLATE_Y, ROTATE = range(6)
 
 
@@ -61,7 +63,7 @@ def _move(images: Tensor, magnitude: Tensor, operation: Tensor, *, fill: int) ->
     turn_y = 0.5 * (height - width * sin - height * cos)
     c = torch.where(operation == TRANSLATE_X, -magnitude.trunc(), turn_x)
     f = torch.where(operation == TRANSLATE_Y, -magnitude.trunc(), turn_y)
-    a, b, c, d, f = torch.stack([cos, b, c, d, f]).view(5, -1, 1, 1).to(images.device, non_blocking=True)
+    a, b, c, d, f = send(torch.stack([cos, b, c, d, f]).view(5, -1, 1, 1), images.device)
     x = torch.arange(width, device=images.device) + 0.5
     y = (torch.arange(height, device=images.device) + 0.5)[:, None]
     column = (a * x + b * y + c).floor_().clamp_(-1, width)  # (B, H, W); what lies outside meets a border of `fill`
@@ -73,7 +75,7 @@ def _move(images: Tensor, magnitude: Tensor, operation: Tensor, *, fill: int) ->
 
 def _brightness(images: Tensor, magnitude: Tensor, *_: Tensor) -> Tensor:
     factor = (1.0 + magnitude.double()).float()
-    return images.mul(send(factor, images.device)).clamp_(0, 255).to(torch.uint8)
+    return images.mul(send_rows(factor, images.device)).clamp_(0, 255).to(torch.uint8)
 
 
 def _color(images: Tensor, magnitude: Tensor, *_: Tensor) -> Tensor:
@@ -97,23 +99,23 @@ def _sharpness(images: Tensor, magnitude: Tensor, *_: Tensor) -> Tensor:
     inner = pixels[..., 1:-1, 1:-1]
     smooth.add_(inner, alpha=4).div_(13).round_()
     result = images.clone()
-    result[..., 1:-1, 1:-1] = (inner - smooth.sub_(inner).mul_(send(magnitude, images.device))).clamp_(0, 255)
+    result[..., 1:-1, 1:-1] = (inner - smooth.sub_(inner).mul_(send_rows(magnitude, images.device))).clamp_(0, 255)
     return result
 
 
 def _blend(pixels: Tensor, reference: Tensor, magnitude: Tensor) -> Tensor:
     """(1 + m) · pixels - m · reference."""
-    m = send(magnitude, pixels.device)
+    m = send_rows(magnitude, pixels.device)
     return (pixels * (1.0 + m)).sub_(reference * m).clamp_(0, 255).to(torch.uint8)
 
 
 def _posterize(images: Tensor, magnitude: Tensor, *_: Tensor) -> Tensor:
     kept = 256 - 2 ** (8 - magnitude.long())
-    return images & send(kept.to(torch.uint8), images.device)
+    return images & send_rows(kept.to(torch.uint8), images.device)
 
 
 def _solarize(images: Tensor, magnitude: Tensor, *_: Tensor) -> Tensor:
-    bright = (images >= send(magnitude, images.device)).to(torch.uint8)
+    bright = (images >= send_rows(magnitude, images.device)).to(torch.uint8)
     return images ^ bright.mul_(255)
 
 

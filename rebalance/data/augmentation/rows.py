@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rebalance.errors import InputError
+from rebalance.transfer import send
 
 
 def check_share(p: float) -> None:
@@ -28,9 +29,9 @@ def choose(uniform: Tensor, n: int | Tensor) -> Tensor:
     return (uniform * n).long()
 
 
-def send(parameters: Tensor, device: torch.device) -> Tensor:
+def send_rows(parameters: Tensor, device: torch.device) -> Tensor:
     """`parameters`, one a row, moved to the images' device without waiting, and shaped (B, 1, 1, 1) to meet them."""
-    return parameters.view(-1, 1, 1, 1).to(device, non_blocking=True)
+    return send(parameters.view(-1, 1, 1, 1), device)
 
 
 def on_rows(images: Tensor, chosen: Tensor, function: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
@@ -56,13 +57,13 @@ def on_groups(
         if rows.numel() == len(images):
             return function(images, *parameters)
         if rows.numel() > 0:
-            there = rows.to(images.device, non_blocking=True)
+            there = send(rows, images.device)
             parts.append(function(images.index_select(0, there), *(parameter[rows] for parameter in parameters)))
             source[rows] = torch.arange(n, n + len(rows))
             n += len(rows)
     if len(parts) == 1:
         return images
-    return torch.cat(parts).index_select(0, source.to(images.device, non_blocking=True))
+    return torch.cat(parts).index_select(0, send(source, images.device))
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
