@@ -99,6 +99,8 @@ ROWS: dict[str, Row] = {
     "bcl": Row({"method": "bcl"}, STRONG, augment="auto", published="84.3"),
     "balanced_softmax_strong": Row({"method": "balanced_softmax"}, STRONG, augment="strong"),
     "mixup_drw_strong": Row({"method": "mixup_drw"}, STRONG, augment="strong"),
+    "ldam_drw_sam": recipe("ldam_drw", "81.9", sam=0.8),
+    "balanced_softmax_late_sam": recipe("balanced_softmax", sam=0.1, sam_from=0.75),
     "crt": Row({"method": "crt"}, first="ce", published="75.0"),
     "tau_norm": Row({"method": "tau_norm"}, first="ce", published="72.7"),
     **{

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -25,6 +26,7 @@ from rebalance.data.augmentation import MultiView, normalize
 from rebalance.data.store import ImageStore
 from rebalance.methods.base import Batch, Method
 from rebalance.ranks import derive_seed, rank, seed_everything, shard, world_size
+from rebalance.sharpness import sharpness_aware
 from rebalance.transfer import send
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -105,7 +107,7 @@ def training_steps(
         optimizer: Over the method's parameters.
         data: Images, targets, weights, augmentation.
         batches: The global batch of every update.
-        config: Learning rate, accumulation, clipping, precision.
+        config: Learning rate, accumulation, clipping, precision, sharpness.
         seed: Everything random is derived from (seed, update).
         start: Updates done before.
         average: Follows the classifier.
@@ -115,6 +117,22 @@ def training_steps(
     device = data.targets.device
     generator = torch.Generator()
     images = data.store.batches(shard(rows) for _, rows in batches.from_update(start))
+
+    def accumulate(batch: Batch, progress: Tensor, update: int, n_images: int) -> dict[str, Tensor]:
+        """Add the gradients of all parts of a batch, each time with the same random numbers; the loss terms."""
+        seed_everything(seed, update, rank() + 1)
+        terms: dict[str, Tensor] = {}
+        parts = list(_split(batch, config.grad_accum_steps))
+        for i, part in enumerate(parts):
+            with _no_sync(module, i < len(parts) - 1), autocast(device, config.amp):
+                losses = module(part, progress)
+                share = len(part.targets) * world_size() / n_images
+                loss = sum(losses.values()) * share
+                backward(scaler.scale(loss) if scaler is not None else loss)
+            for name, value in losses.items():
+                terms[name] = terms.get(name, 0) + value.detach().float() * share
+        return terms
+
     module.train()
     for (position, rows), pixels in zip(batches.from_update(start), images, strict=True):
         update = position.update
@@ -123,17 +141,11 @@ def training_steps(
         method.before_step(update / batches.n_updates)
         uniforms = shard_rows(data.augment.draw(len(rows), generator.manual_seed(derive_seed(seed, update))))
         batch = data.batch(pixels, shard(rows), uniforms, config.channels_last)
-        seed_everything(seed, update, rank() + 1)
-        terms: dict[str, Tensor] = {}
-        parts = list(_split(batch, config.grad_accum_steps))
-        for i, part in enumerate(parts):
-            with _no_sync(module, i < len(parts) - 1), autocast(device, config.amp):
-                losses = module(part, progress)
-                share = len(part.targets) * world_size() / len(rows)
-                loss = sum(losses.values()) * share
-                backward(scaler.scale(loss) if scaler is not None else loss)
-            for name, value in losses.items():
-                terms[name] = terms.get(name, 0) + value.detach().float() * share
+        gradients = partial(accumulate, batch, progress, update, len(rows))
+        if config.sam is not None and update / batches.n_updates >= config.sam_from:
+            terms = sharpness_aware(method, gradients, rho=config.sam)
+        else:
+            terms = gradients()
         _optimizer_step(method, optimizer, config.clip_grad, scaler)
         method.after_step()
         if average is not None:

@@ -29,13 +29,17 @@ def check_optimization(config: OptimizationConfig) -> None:
         "--lr": config.lr,
         "--base-lr": config.base_lr,
         "--clip-grad": config.clip_grad,
+        "--sam": config.sam,
     }
     for flag, value in positive.items():
         if value is not None and not value > 0:
             raise InputError(f"{flag} > 0", str(value), "leave it out for the default")
-    for flag, share in {"--momentum": config.momentum, "--model-ema": config.model_ema}.items():
+    shares = {"--momentum": config.momentum, "--model-ema": config.model_ema, "--sam-from": config.sam_from}
+    for flag, share in shares.items():
         if share is not None and not 0 <= share < 1:
             raise InputError(f"{flag} in [0, 1)", str(share), "use for example 0.9")
+    if config.sam is None and config.sam_from:
+        raise InputError("--sam RHO with --sam-from", "the start alone", "add for example --sam 0.1")
     for flag, number in {"--weight-decay": config.weight_decay, "--warmup-epochs": config.warmup_epochs}.items():
         if number < 0:
             raise InputError(f"{flag} >= 0", str(number), "use 0 for none")

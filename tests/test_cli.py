@@ -74,6 +74,12 @@ def test_underscores_and_dashes_are_the_same(capsys: pytest.CaptureFixture[str])
     assert yaml.safe_load(capsys.readouterr().out)["optimization"]["batch_size"] == 9
 
 
+def test_sharpness_is_a_matter_of_two_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "digits", "--sam", "0.1", "--sam-from", "0.75", "--print-config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)["optimization"]
+    assert (printed["sam"], printed["sam_from"]) == (0.1, 0.75)
+
+
 def test_every_stage_one_after_another(photos: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = str(photos)
     assert cli.main(["inspect", data, "--json"]) == 0
@@ -185,6 +191,8 @@ BAD_INPUT: dict[str, tuple[Prepare | Sequence[str], str]] = {
     "no such device": (["train", "digits", "--device", "tpu"], "a device"),
     "no such tracker": (["train", "digits", "--report-to", "notebook"], "a tracker"),
     "batch of nothing": (["train", "digits", "--batch-size", "0"], "--batch-size > 0"),
+    "sharpness from when": (["train", "digits", "--sam-from", "0.5"], "--sam RHO with --sam-from"),
+    "sharpness of a negative distance": (["retrain", "runs/a", "--sam", "-1"], "--sam > 0"),
     "missing config file": (["train", "--config", "none.yaml"], "no such file: none.yaml"),
     "no data": (["train", "--config", "empty.yaml"], "DATA"),
     "another command's folder": (_other_command, "of `rebalance train`"),

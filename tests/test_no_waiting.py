@@ -85,9 +85,13 @@ def opened() -> OpenData:
     return open_data(DataConfig(data="made", image_size=8), torch.device("cpu"), Splits(table))
 
 
-def updates(opened: OpenData, objective: dict[str, Any], augment: str = "crop+flip") -> Iterator[Step]:
+def updates(
+    opened: OpenData, objective: dict[str, Any], augment: str = "crop+flip", sam: float | None = None
+) -> Iterator[Step]:
     """The updates of a training whose method, images and targets are on the device."""
-    optimization = OptimizationConfig(updates=UPDATES, batch_size=16, warmup_epochs=0.0, clip_grad=1.0, amp="no")
+    optimization = OptimizationConfig(
+        updates=UPDATES, batch_size=16, warmup_epochs=0.0, clip_grad=1.0, sam=sam, amp="no"
+    )
     config = TrainConfig(
         data=DataConfig(data="made", image_size=8, augment=augment),
         model=ModelConfig(model="small_cnn"),
@@ -120,6 +124,13 @@ def test_no_update_waits_for_the_device(name: str, opened: OpenData) -> None:
                 list(steps)
         else:
             assert len(list(steps)) == UPDATES
+
+
+@pytest.mark.parametrize("name", ["sphereface", "paco", "autoencoder"])
+def test_no_sharpness_aware_update_waits_for_the_device(name: str, opened: OpenData) -> None:
+    steps = updates(opened, OBJECTIVES[name], sam=0.1)
+    with Watched():
+        assert len(list(steps)) == UPDATES
 
 
 @pytest.mark.parametrize("augment", ["none", "strong", "sim", "rand", "randstack", "trivialaugment"])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from rebalance.bookmark import bookmark
 from rebalance.classifier import Classifier
 
 
@@ -33,8 +34,9 @@ class Method(nn.Module, ABC):
     """A training recipe: networks, objective and state.
 
     Training calls `forward` and nothing else (DDP, autocast and compile hook only there), then `after_step` once per
-    optimiser step. Everything random in `forward` comes from torch's global generator, which the loop seeds from
-    (seed, update, rank), so that a resumed run repeats an undisturbed one.
+    optimiser step. `forward` may run several times a step, over parts of a batch and over the same rows again; what it
+    changes beside gradients, `bookmark` can undo. Everything random in `forward` comes from torch's global generator,
+    which the loop seeds from (seed, update, rank), so that a resumed run repeats an undisturbed one.
     """
 
     n_views: int = 1
@@ -75,6 +77,10 @@ class Method(nn.Module, ABC):
 
     def after_step(self) -> None:
         """Once after each optimiser step: momentum encoders and queues. Nothing by default."""
+
+    def bookmark(self) -> Callable[[], None]:
+        """A function that puts back what `forward` changes beside gradients: buffers; a method with more adds it."""
+        return bookmark(self.buffers())
 
     def export(self, classifier: Classifier) -> Classifier:
         """What is saved of this method's classifier, as it was trained or averaged: itself, unless it gets simpler."""

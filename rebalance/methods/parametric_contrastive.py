@@ -9,6 +9,7 @@ not shuffled across ranks before batch norm, as the original does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import torch
@@ -86,6 +87,16 @@ class ParametricContrastiveMethod(Method):
         keys, targets = zip(*self._waiting, strict=True)
         self.queue.enqueue(torch.cat(keys), torch.cat(targets))
         self._waiting.clear()
+
+    def bookmark(self) -> Callable[[], None]:
+        """Buffers, and the keys that wait for the optimiser's step."""
+        put_back, waiting = super().bookmark(), list(self._waiting)
+
+        def put_all_back() -> None:
+            put_back()
+            self._waiting[:] = waiting
+
+        return put_all_back
 
     def _encoder(self) -> nn.Sequential:
         """Backbone and projection as one network; not kept, so that each is in the state dict once."""

@@ -171,7 +171,7 @@ def in_bf16(name: str, opened: OpenData, folder: Path) -> None:
     assert terms["bf16"] == pytest.approx(terms["no"], rel=0.03, abs=1e-3)
 
 
-def killed_and_resumed(name: str, opened: OpenData, folder: Path) -> None:
+def killed_and_resumed(name: str, opened: OpenData, folder: Path, **changes: Any) -> None:
     """Networks, queues, memories and optimiser end to the bit like those of an undisturbed run."""
     add = History.add
 
@@ -180,13 +180,14 @@ def killed_and_resumed(name: str, opened: OpenData, folder: Path) -> None:
             raise KeyboardInterrupt
         add(self, step)
 
-    whole = train_in(folder / "whole", config(name), opened)
+    settings = config(name, **changes)
+    whole = train_in(folder / "whole", settings, opened)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(History, "add", add_or_stop)
         with pytest.raises(KeyboardInterrupt):
-            train_in(folder / "broken", config(name), opened)
+            train_in(folder / "broken", settings, opened)
     assert (folder / "broken" / "checkpoints" / "update_0000002").is_dir()
-    resumed = train_in(folder / "broken", config(name), opened)
+    resumed = train_in(folder / "broken", settings, opened)
     assert resumed.metrics == whole.metrics
     assert state_of(resumed.folder) == state_of(whole.folder)
 
@@ -205,6 +206,23 @@ def averaged(name: str, opened: OpenData, folder: Path) -> None:
     own = next(key for key in trained if key.endswith("backbone.stages.0.0.weight") and "key_encoder" not in key)
     assert not torch.equal(trained[own], average["backbone.stages.0.0.weight"])
     assert result.metrics["selected"] == {"by": "averaged weights at the last epoch"}
+
+
+def sharpness_aware(name: str, opened: OpenData, folder: Path) -> None:
+    """The first loss, and all that is counted or queued, are those of plain training; other weights come of it."""
+    runs = []
+    for sam in (None, 0.1):
+        parts = prepared(name, opened)
+        run = list(steps(parts, config(name, optimization={"sam": sam}).optimization))
+        runs.append((parts.method, run))
+    (plain, plain_run), (sharp, sharp_run) = runs
+    assert sharp_run[0].terms == plain_run[0].terms
+    weights = dict(plain.named_parameters())
+    assert all(bool(torch.isfinite(p).all()) for p in sharp.parameters())
+    assert any(not torch.equal(p, weights[key]) for key, p in sharp.named_parameters())
+    buffers = dict(plain.named_buffers())
+    for key, buffer in sharp.named_buffers():
+        assert buffer.is_floating_point() or torch.equal(buffer, buffers[key]), key
 
 
 def with_synthetic_images(name: str, opened: OpenData, folder: Path, synthetic: Path) -> None:
@@ -266,6 +284,7 @@ MODES: dict[str, Callable[..., None]] = {
     "bf16": in_bf16,
     "resumed": killed_and_resumed,
     "averaged": averaged,
+    "sam": sharpness_aware,
     "synthetic": with_synthetic_images,
     "run": in_the_pipeline,
 }
@@ -273,7 +292,7 @@ MODES: dict[str, Callable[..., None]] = {
 
 def crossed() -> Iterator[Any]:
     for mode in MODES:
-        core = {"saved": tuple(RECIPES), "run": ("paco",)}.get(mode, CORE)
+        core = {"saved": tuple(RECIPES), "sam": tuple(RECIPES), "run": ("paco",)}.get(mode, CORE)
         for name in RECIPES:
             yield pytest.param(mode, name, marks=[] if name in core else [pytest.mark.slow], id=f"{mode}-{name}")
 
@@ -290,13 +309,22 @@ def test_every_recipe_works_in_every_mode(
         MODES[mode](name, opened, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["sphereface", "paco", "gpaco", "autoencoder"])
+def test_a_sharpness_aware_training_that_was_killed_goes_on(name: str, opened: OpenData, tmp_path: Path) -> None:
+    settings = {"sam": 0.1, "sam_from": 0.25, "grad_accum_steps": 2, "model_ema": 0.9}
+    killed_and_resumed(name, opened, tmp_path, optimization=settings)
+
+
 @pytest.mark.parametrize(
     "names", [pytest.param(CORE, id="core"), pytest.param(tuple(RECIPES), marks=pytest.mark.slow, id="all")]
 )
 def test_two_ranks_have_the_same_network_and_queue(names: tuple[str, ...], tmp_path: Path) -> None:
     table = made(0, COUNTS)
     np.savez(tmp_path / "images.npz", images=table.images, targets=table.targets)
-    (tmp_path / "configs.json").write_text(json.dumps({name: to_dict(config(name)) for name in names}))
+    configs = {name: config(name) for name in names}
+    sharp = {"sam": 0.1, "grad_accum_steps": 2}
+    configs |= {f"{name} --sam": config(name, optimization=sharp) for name in ("sphereface", "paco", "autoencoder")}
+    (tmp_path / "configs.json").write_text(json.dumps({name: to_dict(one) for name, one in configs.items()}))
     script = str(Path(__file__).parent / "recipes_on_ranks.py")
     process = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, str(tmp_path)],
@@ -306,8 +334,8 @@ def test_two_ranks_have_the_same_network_and_queue(names: tuple[str, ...], tmp_p
     )
     assert process.returncode == 0, process.stderr
     one, other = json.loads((tmp_path / "result.json").read_text())
-    assert list(one) == list(names)
-    for name in names:
+    assert list(one) == list(configs)
+    for name in configs:
         assert one[name] == other[name], name
         assert len(one[name]["loss"]) == UPDATES
         assert np.isfinite(one[name]["loss"]).all(), name

@@ -118,6 +118,14 @@ def test_the_backbone_stays_as_it_is(method: str, plain: Path, tmp_path: Path) -
     assert moved == (statistics if method in SHIFTED else set())
 
 
+def test_sharpness_is_that_of_the_head_and_moves_statistics_as_without(plain: Path, tmp_path: Path) -> None:
+    without, sharp = (
+        weights(retrain(config(plain, "crt", tmp_path / folder, **changes)).folder)
+        for folder, changes in (("without", {}), ("sharp", {"sam": 0.5}))
+    )
+    assert {name for name in without if not torch.equal(without[name], sharp[name])} == {"head.weight", "head.bias"}
+
+
 @pytest.mark.parametrize(
     ("method", "options"), [("tau_norm", ("tau=0", "use_bias=true")), ("logit_adjustment", ("tau=0",))]
 )

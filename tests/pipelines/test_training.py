@@ -209,6 +209,7 @@ def test_without_a_validation_split_the_last_epoch_counts(here: Path) -> None:
         {"opt": "adamw", "lr": 3e-3, "clip_grad": 1.0},
         {"sched": "step", "warmup_epochs": 0},
         {"model_ema": 0.9, "channels_last": False},
+        {"sam": 0.2, "sam_from": 0.25},
     ],
     ids=str,
 )
