@@ -22,8 +22,6 @@ def resize_images(images: Tensor, size: int | tuple[int, int]) -> Tensor:
     size = (size, size) if isinstance(size, int) else size
     if images.shape[-2:] == size:
         return images
-    if len(images) == 0:  # refused by interpolate
-        return images.new_empty((*images.shape[:2], *size))
     return torch.cat([_resize(part, size) for part in torch.split(images, _BLOCK)])
 
 
