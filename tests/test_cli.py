@@ -69,6 +69,41 @@ def test_flags_win_over_the_file(here: Path, capsys: pytest.CaptureFixture[str])
     assert printed["optimization"]["batch_size"] == 9
 
 
+@pytest.mark.parametrize(
+    ("words", "name", "values"),
+    [
+        ([], "tune", ["0.3:0.9", "1:0.8", "1:0.5"]),
+        (["--tune", "0.5:0.8"], "tune", ["0.5:0.8"]),
+        (["--tune", "0.3:0.9", "--tune", "0.5:0.8"], "tune", ["0.3:0.9", "0.5:0.8"]),
+        (["--tune", "none"], "tune", ["none"]),
+        (["--arms", "ce", "rebalanced"], "arms", ["ce", "rebalanced"]),
+    ],
+)
+def test_a_list_of_flags_replaces_the_default(
+    words: Sequence[str], name: str, values: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", "digits", *words, "--print-config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)[name] == values
+
+
+def test_lists_of_flags_replace_those_of_the_file_and_pairs_are_added(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("settings.yaml").write_text(
+        "data: photos\ntune: ['1:1', '2:1']\nskip_gate: [flat]\nloss: [ldam]\noption: [a=1]\ncount: [tail=5]\n"
+    )
+    words = "--tune 1:1 --skip-gate copy --skip-gate hash --loss ce -o a=2 --count two=3".split()
+    assert cli.main(["run", "--config", "settings.yaml", *words, "--print-config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["tune"] == ["1:1"]
+    assert printed["filter"]["skip_gate"] == ["copy", "hash"]
+    assert printed["objective"]["loss"] == ["ce"]
+    assert printed["objective"]["option"] == ["a=1", "a=2"]  # the last wins
+    assert printed["budget"]["count"] == ["tail=5", "two=3"]
+    assert cli.main(["run", "--config", "settings.yaml", "--print-config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["tune"] == ["1:1", "2:1"]
+
+
 def test_underscores_and_dashes_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "digits", "--batch_size", "9", "--print_config"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["optimization"]["batch_size"] == 9
