@@ -226,6 +226,7 @@ BAD_INPUT: dict[str, tuple[Prepare | Sequence[str], str]] = {
     "somebody's folder": (_foreign_folder, "thesis.tex"),
     "no run": (["evaluate", "nowhere"], "a finished run with a model"),
     "no report": (["report", "nowhere"], "a run folder"),
+    "report of a folder without a run": (lambda photos, here: ["report", str(photos)], "which has no config.yaml"),
 }
 
 
