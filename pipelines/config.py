@@ -138,7 +138,10 @@ class RebalanceConfig:
     """Trainings of each arm; arms are paired by seed."""
     seed: int = 0
     """First seed."""
-    tune: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="WEIGHT:SHARE")] = ("0.3:0.9", "1:0.8", "1:0.5")
+    tune: Annotated[
+        UseAppendAction[tuple[str, ...]],
+        arg(metavar="WEIGHT:SHARE", help_behavior_hint="(repeatable, default: 0.3:0.9 1:0.8 1:0.5)"),
+    ] = ("0.3:0.9", "1:0.8", "1:0.5")
     """A candidate for --synthetic-weight and --real-share, in place of the three; or none, to try none. The best by
     validation is taken; where none is better than no synthetic images, that is said and the configured ones are taken.
     """

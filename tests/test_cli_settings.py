@@ -50,6 +50,14 @@ def test_a_list_of_flags_replaces_the_default(
     assert yaml.safe_load(capsys.readouterr().out)[name] == values
 
 
+def test_the_help_does_not_say_that_flags_are_added_to_a_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--help"])
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "(repeatable, default: 0.3:0.9 1:0.8 1:0.5)" in words
+    assert "appends to: 0.3" not in words
+
+
 def test_lists_of_flags_replace_those_of_the_file_and_pairs_are_added(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
