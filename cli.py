@@ -13,7 +13,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 
 from pipelines.config import COMMANDS
-from pipelines.config_files import UNSET, from_dict, read_config_file, to_yaml
+from pipelines.config_files import UNSET, from_dict, read_config_file, to_yaml, without_added_defaults
 from rebalance.errors import InputError, RunError, nearest
 
 _FUNCTIONS = {
@@ -102,7 +102,7 @@ def _parse(command: str, words: list[str], file: Path | None) -> Any:
         raise InputError(
             "DATA, or RUN", "none, neither in the file nor on the command line", "name it after the command"
         )
-    return config
+    return without_added_defaults(config, default)
 
 
 def _common_options(words: list[str]) -> tuple[list[str], int, Path | None, bool]:

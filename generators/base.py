@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -81,14 +80,6 @@ def check_finite(images: Tensor) -> Generated:
     """Images (N, 3, S, S) and which of them failed; those have a pixel that is no number."""
     finite = torch.isfinite(images).flatten(1).all(dim=1).tolist()
     return Generated(images, ["" if good else NOT_FINITE for good in finite])
-
-
-def resize_images(images: Tensor, size: int | None) -> Tensor:
-    """Images (N, 3, H, W) in [0, 1] at another size, antialiased; None leaves them as they are."""
-    if size is None or size == images.shape[-1]:
-        return images
-    scaled = F.interpolate(images, size=(size, size), mode="bicubic", antialias=True, align_corners=False)
-    return scaled.clamp(0, 1)
 
 
 def group_jobs(jobs: Sequence[Job], kind: Callable[[Job], Any], batch_size: int) -> list[list[Job]]:

@@ -21,7 +21,8 @@ from diffusers import DPMSolverMultistepScheduler, UNet2DModel
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from generators.base import Generated, Job, check_finite, group_jobs, resize_images
+from generators.base import Generated, Job, check_finite, group_jobs
+from rebalance.data.resizing import resize_images
 from rebalance.errors import InputError
 from rebalance.files import read_json, write_json, write_tensors
 
@@ -157,7 +158,7 @@ class ClassConditionalGenerator:
             if len(kinds) > 1:
                 raise InputError("jobs of equal steps and guidance", str(sorted(kinds)), "group the jobs by them")
             images.append(self._sample(part, *kinds.pop()))
-        return resize_images(torch.cat(images), self.output_size)
+        return resize_images(torch.cat(images), self.output_size or self.settings.image_size)
 
     @torch.no_grad()
     def _sample(self, jobs: Sequence[Job], steps: int, guidance: float) -> Tensor:

@@ -8,12 +8,10 @@ from typing import Any, ClassVar, Self, final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
 from tqdm import tqdm
 
 from generators.base import Job
@@ -21,6 +19,7 @@ from generators.class_conditional import ClassConditionalGenerator, NetworkSetti
 from generators.class_conditional_sizes import settings_for
 from generators.class_conditional_training import TrainingSettings, train_class_conditional
 from rebalance.data.pixels import Stack, StackFormat
+from rebalance.data.resizing import resize_images
 from rebalance.devices import kept_random_state, pick_device
 from rebalance.errors import InputError, RunError
 
@@ -154,7 +153,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
             flip=bool(self.flip),
             seed=int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)),
         )
-        squares = _resize(pixels, (network.image_size, network.image_size))
+        squares = resize_images(pixels, network.image_size)
         with tqdm(total=training.updates, disable=not self.verbose, unit=" updates") as bar, kept_random_state(device):
 
             def progress(n: int, loss: float) -> None:
@@ -200,14 +199,4 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         if not torch.isfinite(images).all():
             raise RunError("the generator made images with pixels that are no numbers; fit it with a lower lr")
         height, width = self._format.image_shape[:2]
-        return self._format.from_unit(_resize(images, (height, width)).permute(0, 2, 3, 1).numpy())
-
-
-def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images (N, 3, H, W), uint8 or in [0, 1], at another size, antialiased."""
-    if images.shape[-2:] == size:
-        return images
-    if len(images) == 0:  # refused by interpolate
-        return images.new_empty((0, 3, *size))
-    scaled = F.interpolate(images.float(), size=size, mode="bicubic", antialias=True, align_corners=False)
-    return scaled.round().clamp(0, 255).byte() if images.dtype == torch.uint8 else scaled.clamp(0, 1)
+        return self._format.from_unit(resize_images(images, (height, width)).permute(0, 2, 3, 1).numpy())

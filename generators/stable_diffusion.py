@@ -18,7 +18,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from generators.base import NOT_FINITE, UNSAFE, Generated, Job, group_jobs, resize_images
+from generators.base import NOT_FINITE, UNSAFE, Generated, Job, group_jobs
 from generators.latent_sampling import Condition, Sampling, draw_noise, make_scheduler, sample_latents
 from generators.lora import load_adapter
 from generators.prompt_embeddings import PromptEmbedder
@@ -27,6 +27,7 @@ from generators.stable_diffusion_checkpoint import Checkpoint
 from generators.stable_diffusion_loading import load_model
 from generators.stable_diffusion_settings import DTYPES, ImageSettings, resolve_settings
 from rebalance.data.decoding import decode
+from rebalance.data.resizing import resize_images
 from rebalance.data.table import Image, content_hash
 from rebalance.errors import InputError, RunError
 
@@ -178,6 +179,7 @@ class StableDiffusion:
     def _make(self, jobs: Sequence[Job], kind: _Kind) -> Generated:
         """One batch, padded to its full shape by repeating the last job."""
         assert self.settings.batch_size is not None
+        assert self.settings.output_size is not None
         padded = [*jobs, *[jobs[-1]] * (self.settings.batch_size - len(jobs))]
         adapter, steps, guidance, scheduler, strength, mode = kind
         sampling = Sampling(steps, guidance, scheduler, strength if mode == "image" else None)

@@ -19,8 +19,8 @@ from generators.plan import plan_jobs
 from pipelines.config import SynthesizeConfig
 from pipelines.config_groups import DataConfig
 from pipelines.generator_plan import Amount, Workshop, training_bar
-from pipelines.judging import resize
 from pipelines.session import wrap
+from rebalance.data.resizing import resize_images
 from rebalance.data.table import ImageTable
 from rebalance.ranks import barrier, is_main
 
@@ -96,9 +96,7 @@ class ClassConditionalPlan:
         """See `GeneratorPlan`."""
         folder = workshop.folder
         if not (folder / "unet.safetensors").exists():
-            pixels = workshop.pixels()
-            if pixels.shape[-1] != self.network.image_size:
-                pixels = torch.cat([resize(part, self.network.image_size) for part in torch.split(pixels, 1024)])
+            pixels = resize_images(workshop.pixels(), self.network.image_size)
             network = replace(self.network, n_colours=1 if is_grey(pixels) else 3)
             with training_bar(self.training.updates, "training the generator") as report:
                 unet = train_class_conditional(

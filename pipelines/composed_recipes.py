@@ -28,8 +28,7 @@ def mixup_drw(
         defer_until: Share of training before the weights act.
         until: Share of training after which nothing is mixed.
     """
-    mix = MixSpec("mixup", alpha, until=until)
-    return problem.compose(Composition((LossSpec("ce"),), drw(cb_beta, defer_until), mix=mix))
+    return _mix_drw(problem, MixSpec("mixup", alpha, until=until), cb_beta, defer_until)
 
 
 def remix_drw(
@@ -47,7 +46,10 @@ def remix_drw(
         defer_until: Share of training before the weights act.
         until: Share of training after which nothing is mixed.
     """
-    mix = MixSpec("remix", alpha, until=until)
+    return _mix_drw(problem, MixSpec("remix", alpha, until=until), cb_beta, defer_until)
+
+
+def _mix_drw(problem: Problem, mix: MixSpec, cb_beta: float, defer_until: float) -> Method:
     return problem.compose(Composition((LossSpec("ce"),), drw(cb_beta, defer_until), mix=mix))
 
 

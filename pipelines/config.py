@@ -140,9 +140,13 @@ class RebalanceConfig:
     """Trainings of each arm; arms are paired by seed."""
     seed: int = 0
     """First seed."""
-    tune: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="WEIGHT:SHARE")] = ("0.3:0.9", "1:0.8", "1:0.5")
-    """A candidate for --synthetic-weight and --real-share. The best by validation is taken; where none is better than
-    no synthetic images, that is said and the configured ones are taken."""
+    tune: Annotated[
+        UseAppendAction[tuple[str, ...]],
+        arg(metavar="WEIGHT:SHARE", help_behavior_hint="(repeatable, default: 0.3:0.9 1:0.8 1:0.5)"),
+    ] = ("0.3:0.9", "1:0.8", "1:0.5")
+    """A candidate for --synthetic-weight and --real-share, in place of the three; or none, to try none. The best by
+    validation is taken; where none is better than no synthetic images, that is said and the configured ones are taken.
+    """
     tune_folds: int = 0
     """Folds of the training split to validate the candidates by, each with a generator of its own, where there is no
     validation split; 0 does without."""

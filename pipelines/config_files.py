@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -22,6 +23,7 @@ UNSET = "<unset>"
 
 _WITHOUT_EFFECT = set("place out resume dry_run max_minutes max_gb workers cache_gb device download offline".split())
 """Settings that change no result, so a run may be resumed with others."""
+_PAIRS = re.compile(r"metavar=.\w+=\w+")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -90,6 +92,28 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return lines
 
 
+def without_added_defaults(config: C, default: C | None = None, given: Collection[str] = ()) -> C:
+    """A config whose lists are those that were given: tyro adds a repeated flag's values to what it began with.
+
+    Pairs NAME=VALUE stay added, since of two values for a name the last wins.
+
+    Args:
+        config: What tyro made.
+        default: What it began with; None for the defaults of the class.
+        given: Names of lists that were given even if they are empty.
+    """
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]  # a dataclass, as all configs
+        value, annotation = getattr(config, field.name), str(field.type)
+        before = field.default if default is None else getattr(default, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = without_added_defaults(value, None if default is None else before, given)
+        elif "UseAppendAction" in annotation and not _PAIRS.search(annotation):
+            added = value[len(cast(Any, before)) :]
+            changes[field.name] = added if added or field.name in given else value
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]  # likewise
+
+
 def parse_pairs(pairs: tuple[str, ...], flag: str) -> dict[str, str]:
     """`("a=1", "b=2")` as a dictionary; the last of a name wins.
 
@@ -154,19 +178,7 @@ def _parse(cls: type[C], known: Mapping[str, dataclasses.Field[Any]], settings: 
             config = tyro.cli(cls, args=arguments, config=(OmitArgPrefixes,), console_outputs=False)
     except SystemExit:
         return None
-    return _without_added_defaults(config, settings)
-
-
-def _without_added_defaults(config: C, settings: Mapping[str, Any]) -> C:
-    """`config` with the lists that `settings` give and no more: tyro appends them to a field's default."""
-    changes: dict[str, Any] = {}
-    for field in dataclasses.fields(config):  # type: ignore[arg-type]  # a dataclass, as all configs
-        value, default = getattr(config, field.name), cast(Any, field.default)
-        if dataclasses.is_dataclass(value):
-            changes[field.name] = _without_added_defaults(value, settings)
-        elif field.name in settings and "UseAppendAction" in str(field.type):
-            changes[field.name] = value[len(default) :]
-    return dataclasses.replace(config, **changes)  # type: ignore[type-var]  # likewise
+    return without_added_defaults(config, given=settings)
 
 
 def _arguments(field: dataclasses.Field[Any], value: Any) -> list[str]:

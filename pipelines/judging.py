@@ -25,6 +25,7 @@ from pipelines.console import log
 from pipelines.model_files import TrainedClassifier
 from rebalance.data.augmentation import normalize
 from rebalance.data.decoding import decode
+from rebalance.data.resizing import resize_images
 from rebalance.data.table import ImageTable
 from rebalance.errors import InputError
 
@@ -141,9 +142,9 @@ class Judge:
 
     def marks(self, images: Tensor) -> Marks:
         """What tells uint8 images (N, 3, S, S) apart, on the CPU."""
-        images = images.cpu() if images.shape[-1] == self.size else resize(images.cpu(), self.size)
+        images = resize_images(images.cpu(), self.size)
         return Marks(
-            images if self.size <= _COMPARED else resize(images, _COMPARED),
+            resize_images(images, min(self.size, _COMPARED)),
             [hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in images],
             (perceptual_hashes(images), perceptual_hashes(images.flip(3))) if self.size >= SMALLEST else None,
         )
@@ -152,7 +153,7 @@ class Judge:
         """Logits (N, C) and unit feature vectors (N, D) of the classifier."""
         classifier = self.model.classifier
         images = images.to(self.model.mean.device)
-        sized = images if images.shape[-1] == self.model.image_size else resize(images, self.model.image_size)
+        sized = resize_images(images, self.model.image_size)
         maps = classifier.backbone.run(normalize(sized, self.model.mean, self.model.std))
         pooled = classifier.backbone.pool(maps)
         logits = classifier.logits(maps if classifier.takes_maps else pooled)
@@ -262,9 +263,3 @@ def check_gates(config: FilterConfig) -> None:
         check_clip_folder(config.clip)
     elif config.distance_in == "clip":
         raise InputError("--clip DIR with --distance-in clip", "no --clip", "name the folder of a CLIP model")
-
-
-def resize(images: Tensor, size: int) -> Tensor:
-    """uint8 images (N, 3, H, W) at another size, antialiased."""
-    scaled = F.interpolate(images.float(), size=(size, size), mode="bicubic", antialias=True, align_corners=False)
-    return scaled.round().clamp(0, 255).byte()

@@ -37,13 +37,13 @@ def check_training(config: TrainConfig) -> None:
     check_optimization(config.optimization)
     _check_mixing(config.mixing)
     options = parse_options(config.objective.recipe, parse_pairs(config.objective.option, "-o"))
-    if config.objective.loss and "loss" in options:
-        raise InputError("-o loss=… or --loss", "both", "leave out one: --loss replaces the other")
     for text in config.objective.loss:
         check_loss(parse_loss(text).name)
     if config.data.augment != "auto":
         parse_views(config.data.augment, image_size=_ANY_SIZE)
     parse_schedule(config.objective.sampler_schedule)
+    if config.objective.loss and "loss" in options:
+        raise InputError("-o loss=… or --loss", "both", "leave out one: --loss replaces the other")
     if "custom" in (config.objective.sampler_rule, config.objective.loss_rule) and not config.objective.class_weight:
         raise InputError("--class-weight NAME=WEIGHT for rule custom", "none", "give a weight for every class")
     switches(config)

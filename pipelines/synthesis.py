@@ -18,9 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from generators.base import ImageGenerator
 from generators.class_names import read_names
 from generators.image_files import folder_name
@@ -34,7 +31,7 @@ from pipelines.contact_sheets import write_contact_sheets
 from pipelines.generator_config import ImageFilesConfig
 from pipelines.generator_flags import check_generator
 from pipelines.generator_plan import Workshop
-from pipelines.judging import Judge, check_gates, resize
+from pipelines.judging import Judge, check_gates
 from pipelines.kernels import kernels
 from pipelines.loading import image_size, load_splits
 from pipelines.model_files import TrainedClassifier, load_model
@@ -45,6 +42,7 @@ from pipelines.synthesis_plan import SynthesisPlan, check_cost, plan_synthesis, 
 from pipelines.synthesis_quality import add_quality
 from pipelines.training import train_in
 from rebalance.counts import check_counts
+from rebalance.data.resizing import resize_images
 from rebalance.errors import InputError
 from rebalance.files import read_json, write_json
 from rebalance.ranks import barrier, broadcast, is_main
@@ -126,7 +124,7 @@ def _work(
     generator = plan.generator.make(workshop)
     jobs = plan.generator.jobs(generator, table, plan.amount)
     model = _feature_model(config, opened, session, folder)
-    pixels = _judged_pixels(workshop, min(plan.generator.image_size, opened.size))
+    pixels = resize_images(workshop.pixels(), min(plan.generator.image_size, opened.size))
     given = config.stable_diffusion.class_names
     names = None if given is None else read_names(given)
     judge = Judge(model, pixels, table, config.filter, folder, names) if is_main() else None
@@ -141,12 +139,6 @@ def _work(
     for text in summary["warnings"] if is_main() else ():
         log.warning("%s", text)
     return summary
-
-
-def _judged_pixels(workshop: Workshop, size: int) -> Tensor:
-    """Real training images (N, 3, size, size) uint8, on the CPU."""
-    pixels = workshop.pixels()
-    return pixels if pixels.shape[-1] == size else torch.cat([resize(part, size) for part in torch.split(pixels, 1024)])
 
 
 def _feature_model(config: SynthesizeConfig, opened: OpenData, session: Session, folder: Path) -> TrainedClassifier:

@@ -58,20 +58,20 @@ class Tuning:
 
 
 def parse_candidates(config: RebalanceConfig) -> dict[str, MixingConfig]:
-    """Candidates by name, from `WEIGHT:SHARE`.
+    """Candidates by name, from `WEIGHT:SHARE`; the word none alone is no candidate.
 
     Raises:
         InputError: A candidate that is no pair of numbers in range.
     """
     candidates = {}
-    for text in config.tune:
+    for text in config.tune if config.tune != ("none",) else ():
         weight, separator, share = text.partition(":")
         try:
             values = (float(weight), float(share))
         except ValueError:
             values = (-1.0, -1.0)
         if not separator or not 0 < values[0] <= 10 or not 0 <= values[1] <= 1:
-            raise InputError("--tune WEIGHT:SHARE", repr(text), "write for example 0.3:0.9")
+            raise InputError("--tune WEIGHT:SHARE", repr(text), "write for example 0.3:0.9, or none alone")
         name = f"weight {values[0]:g}, real share {values[1]:g}"
         candidates[name] = replace(config.mixing, synthetic_weight=values[0], real_share=values[1])
     return candidates

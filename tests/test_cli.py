@@ -1,4 +1,4 @@
-"""The command line: help, settings files, exit codes, and one clear error for bad input that leaves nothing behind."""
+"""The command line: help, exit codes, and one clear error for bad input that leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-import yaml
 
 import cli
 from pipelines.config import COMMANDS
-from pipelines.config_files import from_dict
 
 TRAIN = "--updates 6 --batch-size 16 --model small_cnn --report-to none --device cpu".split()
 SYNTHESIZE = (
@@ -47,37 +45,6 @@ def test_help_answers_within_a_second_and_without_torch() -> None:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("longtail-rebalance 0.")
-
-
-@pytest.mark.parametrize("command", ["train", "synthesize", "run", "inspect"])
-def test_printed_config_is_read_back(command: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([command, "digits", "--imbalance-factor", "20", "--print-config"]) == 0
-    text = capsys.readouterr().out
-    config = from_dict(COMMANDS[command], yaml.safe_load(text))
-    assert config.data.imbalance_factor == 20
-    Path("settings.yaml").write_text(text)
-    assert cli.main([command, "--config", "settings.yaml", "--print-config"]) == 0
-    assert capsys.readouterr().out == text
-
-
-def test_flags_win_over_the_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("settings.yaml").write_text("data: photos\nepochs: 7\nbatch-size: 9\n")
-    assert cli.main(["train", "--config=settings.yaml", "--epochs", "8", "--print-config"]) == 0
-    printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed["data"]["data"] == "photos"
-    assert printed["optimization"]["epochs"] == 8
-    assert printed["optimization"]["batch_size"] == 9
-
-
-def test_underscores_and_dashes_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "digits", "--batch_size", "9", "--print_config"]) == 0
-    assert yaml.safe_load(capsys.readouterr().out)["optimization"]["batch_size"] == 9
-
-
-def test_sharpness_is_a_matter_of_two_flags(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "digits", "--sam", "0.1", "--sam-from", "0.75", "--print-config"]) == 0
-    printed = yaml.safe_load(capsys.readouterr().out)["optimization"]
-    assert (printed["sam"], printed["sam_from"]) == (0.1, 0.75)
 
 
 def test_every_stage_one_after_another(photos: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,6 +166,7 @@ BAD_INPUT: dict[str, tuple[Prepare | Sequence[str], str]] = {
     "somebody's folder": (_foreign_folder, "thesis.tex"),
     "no run": (["evaluate", "nowhere"], "a finished run with a model"),
     "no report": (["report", "nowhere"], "a run folder"),
+    "report of a folder without a run": (lambda photos, here: ["report", str(photos)], "which has no config.yaml"),
 }
 
 

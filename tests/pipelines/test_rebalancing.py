@@ -187,3 +187,9 @@ def test_settings_that_cannot_work_are_refused(photos: Path, here: Path, changes
     with pytest.raises(InputError, match=words):
         rebalance_and_train(replace(config(photos), **changes))
     assert not (here / "runs").exists()
+
+
+def test_too_dear_a_synthesis_is_refused_before_anything_is_trained(photos: Path, here: Path) -> None:
+    with pytest.raises(InputError, match=r"at most 1e-09 minutes \(--max-minutes\)"):
+        rebalance_and_train(config(photos, max_minutes=1e-9))
+    assert not (here / "runs").exists()

@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pipelines import (
     BudgetConfig,
     DataConfig,
     FilterConfig,
     GeneratorConfig,
+    ModelConfig,
     ObjectiveConfig,
     OptimizationConfig,
     PlaceConfig,
     RebalanceConfig,
     ReportConfig,
+    TrainConfig,
     rebalance_and_train,
     report,
+    train,
 )
 from pipelines.figures import MAX_PANELS
 from pipelines.synthesis_report import MAX_SHEETS, SynthesisData, distance_figure, synthesis_context
@@ -104,6 +108,34 @@ def test_an_unfinished_synthesis_is_refused(finished: Path, tmp_path: Path) -> N
     (tmp_path / "config.yaml").write_text((finished / "synthesis" / "config.yaml").read_text())
     with pytest.raises(InputError, match="finished runs"):
         report(ReportConfig(runs=(tmp_path,)))
+
+
+def test_different_runs_are_arms_of_one_report_with_the_settings_of_each(tmp_path: Path) -> None:
+    runs = {}
+    for method, updates in (("ce", 2), ("ldam", 3)):
+        settings = TrainConfig(
+            data=DataConfig(data="digits"),
+            model=ModelConfig(model="small_cnn"),
+            objective=ObjectiveConfig(method=method),
+            optimization=OptimizationConfig(updates=updates, batch_size=32),
+            place=PlaceConfig(device="cpu", report_to="none", output=tmp_path),
+        )
+        runs[method] = train(settings).folder
+    files = report(ReportConfig(runs=tuple(runs.values()), out=tmp_path / "both"))
+    markdown, html = files.markdown.read_text(), files.html.read_text()
+    shown = yaml.safe_load(re.findall("```yaml\n(.*?)```", markdown, re.DOTALL)[0])
+    assert {name: (one["objective"]["method"], one["optimization"]["updates"]) for name, one in shown.items()} == {
+        "digits-ce": ("ce", 2),
+        "digits-ldam": ("ldam", 3),
+    }
+    arms = json.loads(files.json.read_text())["arms"]
+    assert set(arms) == set(shown)
+    for name, method in (("digits-ce", "ce"), ("digits-ldam", "ldam")):
+        figures = json.loads((runs[method] / "metrics.json").read_text())["test"]
+        assert arms[name]["balanced_accuracy"]["mean"] == pytest.approx(figures["balanced_accuracy"])
+        assert f"| {name} |" in markdown
+        assert f"<td>{name}</td>" in html
+        assert f"method: {method}\n" in html
 
 
 def class_entry(name: str, **changes: Any) -> dict[str, Any]:

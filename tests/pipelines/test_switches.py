@@ -269,6 +269,23 @@ def test_a_switch_without_what_it_belongs_to_is_refused(objective: dict[str, Any
         check_training(config(**objective))
 
 
+@pytest.mark.parametrize("clash", [{"rsg_start": 0.5}, {"method": "rsg", "option": ("loss=ce",), "loss": ("ldam",)}])
+@pytest.mark.parametrize(
+    ("data", "loss", "message"),
+    [
+        ({}, ("ldamm",), "a loss; got 'ldamm'; did you mean 'ldam'"),
+        ({"augment": "corp"}, ("ldam",), "an augmentation; got 'corp'; did you mean 'crop'"),
+    ],
+)
+def test_a_typo_is_named_before_a_clash(
+    clash: dict[str, Any], data: dict[str, Any], loss: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(InputError, match=r"--rsg with --rsg-start|-o loss=… or --loss"):
+        check_training(config(**clash))
+    with pytest.raises(InputError, match=message):
+        check_training(config(data, **{**clash, "loss": loss}))
+
+
 def test_a_composition_without_switches_is_what_the_recipe_says() -> None:
     parts = Composition((LossSpec("ce"),), mix=MixSpec("mixup"))
     assert Switches().apply(parts) == parts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,21 @@ def test_a_plan_that_takes_too_long_is_refused_before_work(photos: Path, tmp_pat
     with pytest.raises(InputError, match="--max-minutes"):
         synthesize(config(photos, tmp_path / "out", generator=slow))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_image_that_cannot_be_read_counts_in_no_plan(photos: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(photos, copy)
+    (copy / "train" / "tail" / "0.jpg").write_bytes(b"no image")
+    budget = BudgetConfig(budget="ratio:1", max_per_class=3)
+    settings = config(copy, tmp_path / "out", budget=budget)
+    with pytest.raises(InputError, match="1 of 66 that cannot be read"):
+        synthesize(settings)
+    assert not (tmp_path / "out").exists()
+    result = synthesize(replace(settings, data=replace(settings.data, skip_corrupt=True)))
+    assert result is not None
+    planned = {entry["class"]: (entry["real"], entry["wanted"]) for entry in result.summary["classes"]}
+    assert planned == {"круг": (40, 0), "two words": (16, 3), "f.o.u.r": (7, 3), "tail": (2, 2)}
 
 
 def test_too_little_disk_is_refused_before_work(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

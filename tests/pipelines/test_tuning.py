@@ -59,6 +59,12 @@ def test_candidates_are_read_from_weight_and_share(photos: Path) -> None:
     assert [(one.synthetic_weight, one.real_share) for one in candidates.values()] == [(0.3, 0.9), (1, 0.5)]
 
 
+def test_the_word_none_alone_is_no_candidate(photos: Path) -> None:
+    assert parse_candidates(config(flat(photos), tune=("none",))) == {}
+    with pytest.raises(InputError, match="got 'none'"):
+        parse_candidates(config(flat(photos), tune=("none", "1:0.5")))
+
+
 @pytest.mark.parametrize("text", ["0.3", "a:b", "0:0.5", "1:1.5", "-1:0.5", "nan:0.5"])
 def test_candidates_that_are_none_are_refused(photos: Path, text: str) -> None:
     with pytest.raises(InputError, match="--tune WEIGHT:SHARE"):

@@ -85,6 +85,17 @@ def test_seeding_sets_torchs_stream() -> None:
         torch.set_rng_state(state)
 
 
+def test_on_a_cpu_the_stream_is_that_of_torchs_own_seeding() -> None:
+    state = torch.get_rng_state()
+    try:
+        ranks.seed_everything(3, 4)
+        seeded = torch.get_rng_state()
+        torch.manual_seed(ranks.derive_seed(3, 4))
+        assert torch.equal(seeded, torch.get_rng_state())
+    finally:
+        torch.set_rng_state(state)
+
+
 def test_a_negative_seed_is_refused() -> None:
     with pytest.raises(InputError, match="a seed >= 0; got -1"):
         ranks.derive_seed(-1, 5)

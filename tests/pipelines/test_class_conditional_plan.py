@@ -1,0 +1,55 @@
+"""What the plan of the class-conditional generator says before anything is trained."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines import DataConfig, GeneratorConfig, SynthesizeConfig, synthesize
+from pipelines.class_conditional_plan import plan_class_conditional
+
+
+def describe(generator: GeneratorConfig, image_size: int = 16) -> str:
+    settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=generator)
+    return plan_class_conditional(settings, ("0", "1"), image_size, torch.device("cpu")).description
+
+
+@pytest.mark.parametrize(
+    ("generator", "image_size"),
+    [
+        (GeneratorConfig(generator_updates=100), 16),
+        (GeneratorConfig(generator_updates=800, generator_batch_size=8), 16),
+        (GeneratorConfig(generator_updates=2000), 32),
+    ],
+)
+def test_of_a_tenth_of_the_default_length_blobs_are_to_be_expected(generator: GeneratorConfig, image_size: int) -> None:
+    assert describe(generator, image_size).endswith("px (10.0% of the default length: expect blobs, not objects)")
+
+
+@pytest.mark.parametrize(
+    ("generator", "image_size"),
+    [
+        (GeneratorConfig(), 16),
+        (GeneratorConfig(), 32),
+        (GeneratorConfig(generator_updates=101), 16),
+        (GeneratorConfig(generator_updates=100, generator_batch_size=65), 16),
+        (GeneratorConfig(generator_updates=2001), 32),
+    ],
+)
+def test_a_longer_training_is_described_without_a_warning(generator: GeneratorConfig, image_size: int) -> None:
+    assert describe(generator, image_size).endswith(" px")
+
+
+@pytest.mark.parametrize(("updates", "said"), [(5, True), (500, False)])
+def test_a_dry_run_says_so(updates: int, said: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    generator = GeneratorConfig(generator_updates=updates, generator_channels=(8, 16))
+    settings = SynthesizeConfig(
+        data=DataConfig(data="digits"), out=tmp_path / "out", generator=generator, device="cpu", dry_run=True
+    )
+    with caplog.at_level(logging.INFO):
+        synthesize(settings)
+    assert f"{updates} updates of 64 images of 8 px" in caplog.text
+    assert ("expect blobs" in caplog.text) == said

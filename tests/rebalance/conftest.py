@@ -1,0 +1,61 @@
+"""The cases of golden/modules.json, recorded from the original implementations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+
+@cache
+def cases() -> dict[str, dict[str, Any]]:
+    found = json.loads((Path(__file__).parents[1] / "golden" / "modules.json").read_text())["cases"]
+    return {case["name"]: case for case in found}
+
+
+class Golden:
+    """One case: its inputs as tensors of its dtype, and comparison at its tolerance."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.case = cases()[name]
+        self.inputs, self.expected = self.case["inputs"], self.case["expected"]
+        self.dtype = getattr(torch, self.case["dtype"])
+        self.atol = 1e-7 if self.dtype == torch.float64 else 1e-4
+
+    def tensor(self, key: str, *, grad: bool = False) -> Tensor:
+        return self.of(self.inputs[key]).requires_grad_(grad)
+
+    def of(self, values: Any) -> Tensor:
+        return torch.tensor(values, dtype=self.dtype)
+
+    def ids(self, key: str) -> Tensor:
+        return torch.tensor(self.inputs[key], dtype=torch.int64)
+
+    def close(self, actual: Tensor | float | None, expected: Any) -> None:
+        if expected is None:  # the original left .grad as None
+            assert actual is None or not torch.as_tensor(actual).any()
+            return
+        actual = torch.as_tensor(actual, dtype=self.dtype)
+        torch.testing.assert_close(actual.detach(), self.of(expected), rtol=self.case["rtol"], atol=self.atol)
+
+    def load(self, module: nn.Module, key: str, renamed: Callable[[str], str]) -> dict[str, str]:
+        """Loads the case's parameters; returns the module's name of each."""
+        ours = {name: renamed(name) for name in self.inputs[key]}
+        state = {ours[name]: self.of(values) for name, values in self.inputs[key].items()}
+        missing = module.to(self.dtype).load_state_dict(state, strict=False)
+        assert not missing.unexpected_keys
+        assert not {name for name, _ in module.named_parameters()} & set(missing.missing_keys)
+        return ours
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """The case that a test names: `parametrize("golden", NAMES, indirect=True)`."""
+    return Golden(request.param)
