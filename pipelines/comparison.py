@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from pipelines.evaluation import headline
 from rebalance.counts import GROUPS
+from rebalance.metrics import headline
 
 CONFIDENCE = 0.95
 ARM_TITLES = {

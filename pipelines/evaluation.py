@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from pipelines.config import EvaluateConfig
 from pipelines.config_files import from_dict
 from pipelines.config_groups import DataConfig
-from pipelines.console import print_table
+from pipelines.figure_tables import print_figures
 from pipelines.loading import DecodedTable, load_splits, open_table, read_source
 from pipelines.model_files import TrainedClassifier, load_model
 from pipelines.runs import read_first_stage
 from pipelines.session import start_session
-from rebalance.counts import GROUPS, Group, IntArray
+from rebalance.counts import Group, IntArray
 from rebalance.data.augmentation import normalize
 from rebalance.data.folders import read_classes
 from rebalance.data.table import ImageTable
@@ -35,13 +35,19 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Raises:
         InputError: No run, no such split, or a class that the model does not know.
     """
+    return _evaluate(config)[0]
+
+
+def _evaluate(config: EvaluateConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The metrics, and the names of the classes."""
     session = start_session(config.device)
     model = load_model(config.run).to(session.device)
     data, table = _table(config, model)
     decoded = open_table(table, model.image_size, data, session.device)
-    return evaluate_table(
+    metrics = evaluate_table(
         model.classifier, decoded, model.groups, model.mean, model.std, session.device, batch_size=config.batch_size
     )
+    return metrics, model.classes
 
 
 def _table(config: EvaluateConfig, model: TrainedClassifier) -> tuple[DataConfig, ImageTable]:
@@ -118,26 +124,10 @@ def predict_rows(
     return outputs
 
 
-def headline(metrics: dict[str, Any]) -> dict[str, float | None]:
-    """The figures that are compared: one number each."""
-    groups = {f"{group}_shot": metrics["groups"][group] for group in GROUPS}
-    names = ("balanced_accuracy", "accuracy", "macro_f1", "g_mean", "worst_class", "ece")
-    return {**{name: metrics[name] for name in names}, **groups}
-
-
-def summary_rows(metrics: dict[str, Any]) -> list[list[str]]:
-    """The headline of a split's metrics as table rows."""
-    names = {"ece": "calibration error (ECE)", **{f"{group}_shot": f"{group}-shot accuracy" for group in GROUPS}}
-    return [
-        [names.get(name, name.replace("_", " ")), "n/a" if value is None else f"{100 * value:.1f}"]
-        for name, value in headline(metrics).items()
-    ]
-
-
 def evaluate_command(config: EvaluateConfig) -> None:
-    """`rebalance evaluate`: print the figures, as a table or as JSON."""
-    metrics = evaluate(config)
+    """`rebalance evaluate`: print the figures, as tables or as JSON."""
+    metrics, classes = _evaluate(config)
     if config.json:
         print(json.dumps(metrics, indent=2))
         return
-    print_table(f"{config.run}: {metrics['n_images']} images", ["", "%"], summary_rows(metrics))
+    print_figures(f"{config.run}: {metrics['n_images']} images", metrics, classes)

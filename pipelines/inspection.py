@@ -130,11 +130,10 @@ def inspect_command(config: InspectConfig) -> None:
         print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
         return
     statistics = found.statistics
+    figures = zip(found.classes, found.counts, statistics.effective_numbers, statistics.groups, strict=True)
     rows = [
         [name, str(n), f"{n / max(statistics.n_images, 1):.1%}", f"{effective:.1f}", group]
-        for name, n, effective, group in zip(
-            found.classes, found.counts, statistics.effective_numbers, statistics.groups, strict=True
-        )
+        for name, n, effective, group in sorted(figures, key=lambda row: -row[1])
     ]
     print_table(config.data.data, ["class", "images", "share", "effective number", "group"], rows)
     log.info(

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.config import TrainConfig
 from pipelines.console import log, print_table
-from pipelines.evaluation import summary_rows
+from pipelines.figure_tables import print_figures
 from pipelines.objective import check_training
 from pipelines.open_data import OpenData, open_data
 from pipelines.optimization import base_learning_rate
@@ -103,7 +103,7 @@ def print_results(result: TrainResult) -> None:
     """The figures of a finished training as tables, and where it is."""
     for split in ("val", "test"):
         if split in result.metrics:
-            print_table(f"{split} split", ["", "%"], summary_rows(result.metrics[split]))
+            print_figures(f"{split} split", result.metrics[split], result.metrics["classes"])
     if "test" not in result.metrics:
         log.info("no test split, so no figures: give one, or set --test-fraction 0.2")
     log.info("run folder: %s", result.folder)

@@ -13,7 +13,7 @@ from torch import nn
 
 from pipelines.config import TrainConfig
 from pipelines.console import log, progress_bar
-from pipelines.evaluation import evaluate_table, headline
+from pipelines.evaluation import evaluate_table
 from pipelines.history import History, write_history
 from pipelines.kernels import kernels
 from pipelines.loop import Step, training_steps
@@ -32,6 +32,7 @@ from rebalance.data.augmentation import normalize
 from rebalance.errors import RunError
 from rebalance.files import write_tensors
 from rebalance.interruption import Interruption
+from rebalance.metrics import headline
 from rebalance.ranks import barrier, broadcast_state, is_main
 
 

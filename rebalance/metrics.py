@@ -95,6 +95,13 @@ class Tally:
         }
 
 
+def headline(metrics: dict[str, Any]) -> dict[str, float | None]:
+    """The figures that are compared: one number each."""
+    groups = {f"{group}_shot": metrics["groups"][group] for group in GROUPS}
+    names = ("balanced_accuracy", "accuracy", "macro_f1", "g_mean", "worst_class", "ece")
+    return {**{name: metrics[name] for name in names}, **groups}
+
+
 def expected_calibration_error(bins: FloatArray) -> float | None:
     """Σ_b n_b / n · |accuracy_b - confidence_b|; None without images.
 
