@@ -79,13 +79,13 @@ def _other_table(data: DataConfig, split: str, classes: tuple[str, ...]) -> Imag
 
 
 def _with_classes(table: ImageTable, classes: tuple[str, ...]) -> ImageTable:
-    """`table` with the class ids of the model."""
+    """`table` with the class ids of the model; classes without images may be any."""
     if table.classes == classes:
         return table
-    unknown = [name for name in table.classes if name not in classes]
+    unknown = [name for name, n in zip(table.classes, table.counts, strict=True) if n and name not in classes]
     if unknown:
         raise InputError("classes that the model knows", repr(unknown[0]), f"it knows {', '.join(classes)}")
-    ids = np.array([classes.index(name) for name in table.classes], dtype=np.int64)
+    ids = np.array([classes.index(name) if name in classes else -1 for name in table.classes], dtype=np.int64)
     return replace(table, targets=ids[table.targets], classes=classes)
 
 

@@ -69,7 +69,7 @@ def read_classes(folder: Path, classes: tuple[str, ...] | None = None) -> ImageT
         classes: The known classes; by default the names of the sub-folders.
 
     Raises:
-        InputError: No class folder, no image, or a class that is not among `classes`.
+        InputError: No class folder, no image, or images of a class that is not among `classes`.
     """
     names = tuple(sorted(entry.name for entry in _subfolders(folder)))
     if not names:
@@ -80,15 +80,14 @@ def read_classes(folder: Path, classes: tuple[str, ...] | None = None) -> ImageT
     if classes is None:
         classes = names
     ids = {name: i for i, name in enumerate(classes)}
-    for name in names:
-        if name not in ids:
-            raise InputError("the classes of the training split", f"class {name!r} in {folder}", nearest(name, classes))
     images: list[str] = []
     targets: list[int] = []
     for name in names:
         files = _images_below(folder / name)
+        if files and name not in ids:
+            raise InputError("the classes of the training split", f"class {name!r} in {folder}", nearest(name, classes))
         images += files
-        targets += [ids[name]] * len(files)
+        targets += [ids[name] for _ in files]
     if not images:
         raise InputError("images in the class folders", f"none in {folder}", "image files end in .jpg, .png, .webp, …")
     return ImageTable(images, np.array(targets, dtype=np.int64), classes)

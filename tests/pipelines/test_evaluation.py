@@ -71,6 +71,12 @@ def test_unknown_class_is_refused(photos: Path, run: Path, here: Path) -> None:
         evaluate(EvaluateConfig(run=run, data="other", device="cpu"))
 
 
+def test_empty_folder_of_an_unknown_class_is_passed_by(photos: Path, run: Path, here: Path) -> None:
+    shutil.copytree(photos / "test" / "tail", here / "other" / "tail")
+    (here / "other" / "new").mkdir()
+    assert evaluate(EvaluateConfig(run=run, data="other", device="cpu"))["support"] == [0, 10, 0, 0]
+
+
 def test_missing_split_and_missing_run_are_refused(run: Path, here: Path) -> None:
     with pytest.raises(InputError, match="a val split"):
         evaluate(EvaluateConfig(run=run, split="val", device="cpu"))
