@@ -36,7 +36,7 @@ from pipelines import (
     train,
 )
 from pipelines.comparison import estimate
-from pipelines.evaluation import headline
+from rebalance.metrics import headline
 
 PLAIN = {"base_lr": 0.2, "weight_decay": 2e-4, "sched": "step"}
 """The published recipe: batch 128, learning rate 0.1, steps at 80 % and 90 %."""
@@ -77,7 +77,7 @@ ROWS: dict[str, Row] = {
     "ldam_drw": recipe("ldam_drw", "77.0"),
     "balanced_softmax": recipe("balanced_softmax", "77.5"),
     "mixup_drw": recipe("mixup_drw", "82.1"),
-    "default": Row({}, {"base_lr": 0.2}, augment="auto"),
+    "default": Row({}, {}, augment="auto"),
     "ce_weighted_sampling": Row({"method": "ce", "sampler_rule": "inverse"}),
     "focal": recipe("focal", "70.4"),
     "cb_softmax": recipe("cb_softmax"),
@@ -97,10 +97,8 @@ ROWS: dict[str, Row] = {
     "paco": Row({"method": "paco"}, STRONG, augment="auto"),
     "gpaco": Row({"method": "gpaco"}, STRONG, augment="auto"),
     "bcl": Row({"method": "bcl"}, STRONG, augment="auto", published="84.3"),
-    "balanced_softmax_strong": Row({"method": "balanced_softmax"}, STRONG, augment="strong"),
     "mixup_drw_strong": Row({"method": "mixup_drw"}, STRONG, augment="strong"),
     "ldam_drw_sam": recipe("ldam_drw", "81.9", sam=0.8),
-    "balanced_softmax_late_sam": recipe("balanced_softmax", sam=0.1, sam_from=0.75),
     "crt": Row({"method": "crt"}, first="ce", published="75.0"),
     "tau_norm": Row({"method": "tau_norm"}, first="ce", published="72.7"),
     **{
@@ -110,6 +108,26 @@ ROWS: dict[str, Row] = {
         for encoder in ("unet", "mobilenet_v2")
         for stage in ("end_to_end", "separate", "classifier")
     },
+}
+
+
+# What each ingredient is worth: on the schedule of the default recipe, and one more at a time.
+ROWS |= {
+    "ablation_base": Row({"method": "balanced_softmax"}, STRONG),
+    "ablation_mixup02": Row({"method": "balanced_mixup"}, STRONG),
+    "ablation_mixup1": Row({"method": "balanced_mixup", "option": ("alpha=1",)}, STRONG),
+    "ablation_cutmix": Row({"method": "balanced_softmax", "mix": "cutmix:1:0.5:0.9"}, STRONG),
+    "ablation_cmo": Row({"method": "balanced_softmax", "mix": "cmo:1:0.5:0.9"}, STRONG),
+    "ablation_ema": Row({"method": "balanced_softmax"}, {**STRONG, "model_ema": 0.999}),
+    "ablation_cosine_head": Row({"method": "balanced_softmax", "head": "cosine"}, STRONG),
+    "ablation_weight_decay": Row({"method": "balanced_softmax"}, {**STRONG, "weight_decay": 2e-4}),
+    "ablation_late_sam": Row({"method": "balanced_softmax"}, {**STRONG, "sam": 0.1, "sam_from": 0.75}),
+    "ablation_strong": Row({"method": "balanced_softmax"}, STRONG, augment="strong"),
+    "ablation_all": Row(
+        {"method": "balanced_mixup", "option": ("alpha=1",)},
+        {**STRONG, "model_ema": 0.999, "sam": 0.1, "sam_from": 0.75},
+        augment="strong",
+    ),
 }
 
 

@@ -72,7 +72,8 @@ class ObjectiveConfig:
     """What is optimised, and how classes are balanced: rule, strength, schedule; for sampler and for loss."""
 
     method: str | None = None
-    """The recipe; `rebalance methods` lists them. By default balanced_softmax, or composed where --loss is given."""
+    """The recipe; `rebalance methods` lists them. By default balanced_mixup, balanced_softmax with --rsg, or composed
+    where --loss is given."""
     option: Annotated[UseAppendAction[tuple[str, ...]], arg(aliases=["-o"], metavar="NAME=VALUE")] = ()
     """An option of the recipe, such as -o max_margin=0.4."""
     loss: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[:SHARE]")] = ()
@@ -108,7 +109,11 @@ class ObjectiveConfig:
     @property
     def recipe(self) -> str:
         """The method's name, the default resolved."""
-        return self.method or ("composed" if self.loss else "balanced_softmax")
+        if self.method is not None:
+            return self.method
+        if self.loss:
+            return "composed"
+        return "balanced_softmax" if self.rsg else "balanced_mixup"  # rare features are of one class each
 
 
 @dataclass(frozen=True, kw_only=True)

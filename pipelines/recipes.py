@@ -20,6 +20,7 @@ RECIPES: dict[str, Callable[..., Method]] = {
     "cb_sigmoid": loss_recipes.cb_sigmoid,
     "cb_focal": loss_recipes.cb_focal,
     "balanced_softmax": loss_recipes.balanced_softmax,
+    "balanced_mixup": composed_recipes.balanced_mixup,
     "logit_adjustment": loss_recipes.logit_adjustment,
     "ldam": loss_recipes.ldam,
     "ldam_drw": loss_recipes.ldam_drw,

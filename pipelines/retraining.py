@@ -41,7 +41,7 @@ from rebalance.files import read_json, sha256
 from rebalance.methods.base import Method
 from rebalance.ranks import barrier, is_main, seed_everything
 
-_WITH_PRIOR = ("balanced_softmax", "logit_adjustment", "paco", "gpaco", "bcl")
+_WITH_PRIOR = ("balanced_softmax", "balanced_mixup", "logit_adjustment", "paco", "gpaco", "bcl")
 
 
 @dataclass(frozen=True)

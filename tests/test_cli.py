@@ -69,7 +69,7 @@ def test_whole_pipeline(photos: Path, here: Path, capsys: pytest.CaptureFixture[
     assert cli.main(arguments) == 0
     out = capsys.readouterr().out
     assert "re-balanced + synthetic, filtered" in out
-    assert Path("runs/run/my-photos-balanced_softmax/report.html").exists()
+    assert Path("runs/run/my-photos-balanced_mixup/report.html").exists()
 
 
 def test_quiet_says_nothing(photos: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -128,7 +128,7 @@ def _outside(photos: Path, here: Path) -> Sequence[str]:
 
 def _other_command(photos: Path, here: Path) -> Sequence[str]:
     assert cli.main(["train", str(photos), *TRAIN, "-q"]) == 0
-    return ["synthesize", str(photos), "--out", "runs/train/my-photos-balanced_softmax", *SYNTHESIZE]
+    return ["synthesize", str(photos), "--out", "runs/train/my-photos-balanced_mixup", *SYNTHESIZE]
 
 
 def _foreign_folder(photos: Path, here: Path) -> Sequence[str]:

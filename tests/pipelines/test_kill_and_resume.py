@@ -23,7 +23,7 @@ STABLE_DIFFUSION = (
 ).split()
 TRAINING = "--batch-size 32 --model small_cnn --report-to none --device cpu --checkpoint-updates 7".split()
 COMMANDS = {
-    "train": (["train", "digits", "--updates", "120", *TRAINING], "runs/train/digits-balanced_softmax"),
+    "train": (["train", "digits", "--updates", "120", *TRAINING], "runs/train/digits-balanced_mixup"),
     "synthesize": (
         ["synthesize", "digits", "--max-images", "150", "--feature-updates", "30", *GENERATOR],
         "runs/synthesize/digits",
@@ -34,7 +34,7 @@ COMMANDS = {
     ),
     "run": (
         ["run", "digits", "--seeds", "1", "--updates", "40", "--max-images", "60", *GENERATOR, *TRAINING],
-        "runs/run/digits-balanced_softmax",
+        "runs/run/digits-balanced_mixup",
     ),
 }
 _DIFFERENT = {"environment.json", "history.csv", "report.html", "report.md", "report.json", ".lock"}

@@ -61,13 +61,26 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     **{name: {} for name in RECIPES},
     **{name: {"option": ("defer_until=0.5",)} for name in ("ce_drw", "ldam_drw")},
     **{name: {"option": ("defer_until=0.5", "until=0.75")} for name in ("mixup_drw", "remix_drw")},
+    "balanced_mixup": {"option": ("until=0.75",)},
     "rsg": {"option": ("start=0.5", "defer_until=0.5", "n_centers=3")},
     **{name: {"option": ("queue=24", "projection=8")} for name in ("paco", "gpaco")},
     "bcl": {"option": ("projection=8", "hidden=16")},
     "autoencoder": {"option": ("stage=separate", "pretraining=0.5", "encoder=small_cnn")},
     "composed": FOUNDING,
 }
-CORE = ("ldam_drw", "sphereface", "mixup_drw", "supcon", "rsg", "paco", "bcl", "reslt", "autoencoder", "composed")
+CORE = (
+    "balanced_mixup",
+    "ldam_drw",
+    "sphereface",
+    "mixup_drw",
+    "supcon",
+    "rsg",
+    "paco",
+    "bcl",
+    "reslt",
+    "autoencoder",
+    "composed",
+)
 OWN_LOSSES = ("cesc", "mv")
 """Losses of the rare-feature generator, which no sample weight scales."""
 

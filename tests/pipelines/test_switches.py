@@ -54,6 +54,28 @@ def build_composed(recipe: str, switches: Switches, **options: Any) -> ComposedM
 # What they replace
 
 
+@pytest.mark.parametrize(
+    ("given", "recipe"),
+    [
+        ({}, "balanced_mixup"),
+        ({"rsg": True}, "balanced_softmax"),
+        ({"loss": ("ldam",)}, "composed"),
+        ({"loss": ("ldam",), "rsg": True}, "composed"),
+        ({"method": "ce"}, "ce"),
+    ],
+)
+def test_without_a_method_the_default_is_what_goes_with_the_rest(given: dict[str, Any], recipe: str) -> None:
+    assert ObjectiveConfig(**given).recipe == recipe
+
+
+def test_the_default_recipe_is_balanced_softmax_with_a_light_mixup() -> None:
+    default = build_composed("balanced_mixup", Switches())
+    assert [type(term.loss).__name__ for term in default.terms] == ["BalancedSoftmaxLoss"]
+    assert default.mix is not None
+    assert (default.mix.kind, default.mix.alpha, default.mix.probability, default.mix.until) == ("mixup", 0.2, 1, 0.9)
+    assert build_composed("balanced_mixup", Switches(mix="none")).mix is None
+
+
 def test_the_founding_combination_is_a_matter_of_switches() -> None:
     """Cosine head, RSG, 0.1 × LDAM with inverse-frequency weights + 0.9 × SupCon."""
     losses = (LossSpec("ldam", 0.1), LossSpec("supcon", 0.9))
