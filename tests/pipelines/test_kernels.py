@@ -6,7 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines import DataConfig, ObjectiveConfig, OptimizationConfig, PlaceConfig, TrainConfig, train
+from pipelines import (
+    BudgetConfig,
+    DataConfig,
+    FilterConfig,
+    GeneratorConfig,
+    ObjectiveConfig,
+    OptimizationConfig,
+    PlaceConfig,
+    SynthesizeConfig,
+    TrainConfig,
+    synthesize,
+    train,
+)
 from pipelines.kernels import kernels
 from pipelines.recipes import RECIPES
 
@@ -54,6 +66,42 @@ def test_operations_without_a_deterministic_kernel_are_refused_inside() -> None:
     maps = torch.rand(1, 1, 2, 2, 2, requires_grad=True)
     with kernels(deterministic=True), pytest.raises(RuntimeError, match="deterministic"):
         torch.nn.functional.max_unpool3d(maps, torch.zeros(1, 1, 2, 2, 2, dtype=torch.int64), 2)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_the_flag_reaches_the_updates_and_the_generator(
+    deterministic: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[tuple[bool, bool]] = []
+    step = torch.optim.Optimizer.zero_grad
+
+    def look(self: torch.optim.Optimizer, set_to_none: bool = True) -> None:
+        found.append(state()[:2])
+        step(self, set_to_none)
+
+    monkeypatch.setattr(torch.optim.Optimizer, "zero_grad", look)
+    data = DataConfig(data="digits")
+    train(
+        TrainConfig(
+            data=data,
+            optimization=OptimizationConfig(updates=2, batch_size=32, deterministic=deterministic),
+            place=PlaceConfig(output=tmp_path, device="cpu", report_to="none"),
+        )
+    )
+    assert set(found) == {(deterministic, not deterministic)}
+    found.clear()
+    synthesize(
+        SynthesizeConfig(
+            data=data,
+            out=tmp_path / "images",
+            budget=BudgetConfig(max_images=4),
+            generator=GeneratorConfig(generator_updates=2, generator_batch_size=4, generator_channels=(8, 16), steps=2),
+            filter=FilterConfig(skip_gate=("distance",), feature_updates=2),
+            deterministic=deterministic,
+            device="cpu",
+        )
+    )
+    assert (deterministic, False) in found  # of the generator
 
 
 @pytest.mark.parametrize("method", [name for name in RECIPES if name != "composed"])
