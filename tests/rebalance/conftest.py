@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,5 +58,16 @@ class Golden:
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Golden:
-    """The case that a test names: `parametrize("golden", NAMES, indirect=True)`."""
+    """The case that a test is about; `pytest.mark.golden` says of which."""
     return Golden(request.param)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give `golden` every case that fits a pattern of the test's `@pytest.mark.golden(PATTERN, …, without=PATTERN)`."""
+    for marker in metafunc.definition.iter_markers("golden"):
+        without = marker.kwargs.get("without", "")
+        found = [
+            name for pattern in marker.args for name in cases() if fnmatch(name, pattern) and not fnmatch(name, without)
+        ]
+        assert found, f"no case fits {marker.args}"
+        metafunc.parametrize("golden", found, indirect=True)

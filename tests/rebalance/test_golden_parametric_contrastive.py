@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,17 +13,8 @@ from rebalance.losses.paco import PaCoLoss, paco_log_prior
 from rebalance.momentum import MomentumEncoder
 from rebalance.queue import FeatureQueue
 
-NAMES = [
-    case["name"] for case in json.loads((Path(__file__).parents[1] / "golden" / "modules.json").read_text())["cases"]
-]
 Golden = Any
 """See the fixture `golden`."""
-
-
-def names(prefix: str) -> list[str]:
-    found = [name for name in NAMES if name.startswith(prefix)]
-    assert found
-    return found
 
 
 def paco(golden: Golden) -> PaCoLoss:
@@ -47,9 +36,7 @@ def per_view(logits: Tensor, n_images: int) -> Tensor:
     return logits.unflatten(0, (-1, n_images)).transpose(0, 1).squeeze(1)
 
 
-@pytest.mark.parametrize(
-    "golden", [n for n in (*names("paco_"), *names("gpaco_")) if not n.endswith("3steps")], indirect=True
-)
+@pytest.mark.golden("paco_*", "gpaco_*", without="*3steps")
 def test_paco_and_gpaco(golden: Golden) -> None:
     q, k = golden.tensor("q", grad=True), golden.tensor("k", grad=True)
     logits = golden.tensor("sup_logits", grad=True)
@@ -116,9 +103,7 @@ def moco_name(name: str) -> str:
     return name.replace("encoder_k.", "encoder_k.encoder.", 1)
 
 
-@pytest.mark.parametrize(
-    "golden", [n for n in (*names("paco_"), *names("gpaco_")) if n.endswith("3steps")], indirect=True
-)
+@pytest.mark.golden("paco_*3steps", "gpaco_*3steps")
 def test_paco_and_gpaco_for_three_updates(golden: Golden) -> None:
     inputs, expected = golden.inputs, golden.expected
     model = Moco(golden, generalized=golden.name.startswith("gpaco"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,17 +11,8 @@ import torch.nn.functional as F
 from generators.rare_features import RareFeatureGenerator
 from rebalance.losses.ldam import LDAMLoss
 
-NAMES = [
-    case["name"] for case in json.loads((Path(__file__).parents[1] / "golden" / "modules.json").read_text())["cases"]
-]
 Golden = Any
 """See the fixture `golden`."""
-
-
-def names(prefix: str) -> list[str]:
-    found = [name for name in NAMES if name.startswith(prefix)]
-    assert found
-    return found
 
 
 RSG_NAMES = {
@@ -56,7 +45,7 @@ def rsg(golden: Golden) -> tuple[RareFeatureGenerator, dict[str, str]]:
     return generator, golden.load(generator, "params", rsg_name)
 
 
-@pytest.mark.parametrize("golden", [name for name in names("rsg_") if not name.endswith("3steps")], indirect=True)
+@pytest.mark.golden("rsg_*", without="*3steps")
 def test_rsg(golden: Golden) -> None:
     config, expected = golden.inputs["config"], golden.expected
     generator, ours = rsg(golden)
@@ -88,7 +77,7 @@ def test_rsg(golden: Golden) -> None:
             golden.close(parameters[ours[theirs]].grad, gradient)
 
 
-@pytest.mark.parametrize("golden", [name for name in names("rsg_") if name.endswith("3steps")], indirect=True)
+@pytest.mark.golden("rsg_*3steps")
 def test_rsg_with_ldam_for_three_updates(golden: Golden) -> None:
     inputs, expected = golden.inputs, golden.expected
     generator, ours = rsg(golden)

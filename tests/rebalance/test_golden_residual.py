@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,17 +11,8 @@ from torch import Tensor
 from rebalance.losses.residual import residual_branch_loss, residual_fused_loss, residual_loss
 from rebalance.residual_head import ResidualConvHead, ResidualNormHead
 
-NAMES = [
-    case["name"] for case in json.loads((Path(__file__).parents[1] / "golden" / "modules.json").read_text())["cases"]
-]
 Golden = Any
 """See the fixture `golden`."""
-
-
-def names(prefix: str) -> list[str]:
-    found = [name for name in NAMES if name.startswith(prefix)]
-    assert found
-    return found
 
 
 def reslt_groups(golden: Golden, n_branches: int) -> Tensor:
@@ -35,7 +24,7 @@ def reslt_groups(golden: Golden, n_branches: int) -> Tensor:
     return groups[:n_branches]
 
 
-@pytest.mark.parametrize("golden", [name for name in names("reslt_") if "branch_head" not in name], indirect=True)
+@pytest.mark.golden("reslt_*", without="*branch_head*")
 def test_residual_loss(golden: Golden) -> None:
     inputs, expected = golden.inputs, golden.expected
     branches = [key for key in ("head", "medium", "tail") if inputs[f"logits_{key}"] is not None]
@@ -70,7 +59,7 @@ def norm_head_name(name: str) -> str:
     return name.replace("linear", "classifier")
 
 
-@pytest.mark.parametrize("golden", names("reslt_branch_head_cifar"), indirect=True)
+@pytest.mark.golden("reslt_branch_head_cifar*")
 def test_residual_norm_head(golden: Golden) -> None:
     expected = golden.expected
     maps = golden.tensor("feature_map", grad=True)
@@ -93,7 +82,7 @@ def conv_head_name(name: str) -> str:
     return name.replace("finalBlock", "split").replace("fc", "classifier")
 
 
-@pytest.mark.parametrize("golden", names("reslt_branch_head_large"), indirect=True)
+@pytest.mark.golden("reslt_branch_head_large*")
 def test_residual_conv_head(golden: Golden) -> None:
     inputs, expected = golden.inputs, golden.expected
     maps = golden.tensor("feature_map")
