@@ -1,7 +1,7 @@
 """CIFAR-10-LT: every method of the toolkit on the same subset, seeds and network, as `rebalance train` trains it.
 
     python benchmarks/cifar10_lt.py DATA [--rows ce ldam_drw …] [--imbalance-factor 100] [--epochs 200] [--seeds 3]
-                                    [--minutes M] [--jobs N] [--json FILE]
+                                    [--minutes M] [--jobs N] [--compile] [--json FILE]
 
 DATA is a folder train/<class>/*, test/<class>/* of the 32 × 32 images, or `cifar10` with --root. ResNet-32 (0.47 M
 parameters), last epoch, published subset, nothing chosen by the test split. Finished trainings are not repeated and
@@ -145,7 +145,7 @@ def place(arguments: argparse.Namespace, name: str, seed: int) -> PlaceConfig:
 def run_row(arguments: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     """Metrics of one training on the test split."""
     row = ROWS[name]
-    length = {"epochs": arguments.epochs, "amp": arguments.amp}
+    length = {"epochs": arguments.epochs, "amp": arguments.amp, "compile": arguments.compile}
     if row.first:
         first = arguments.output / "train" / str(place(arguments, row.first, seed).experiment)
         stage = replace(RetrainConfig(run=first).optimization, amp=arguments.amp)
@@ -198,6 +198,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--amp", default="auto", choices=["auto", "no", "bf16", "fp16"])
+    parser.add_argument("--compile", action="store_true", help="compile the first stages")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no training after this long")
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
