@@ -55,6 +55,7 @@ class Row:
         augment: Augmentation.
         model: Backbone.
         first: Row whose run this is a second stage of.
+        teacher: Row whose run, of the same seed, teaches this one.
         published: Accuracy at imbalance factor 100 after 200 epochs, and where it is from.
     """
 
@@ -63,6 +64,7 @@ class Row:
     augment: str = "crop+flip"
     model: str = "resnet32"
     first: str = ""
+    teacher: str = ""
     published: str = ""
 
 
@@ -122,6 +124,7 @@ ROWS |= {
     "ablation_cosine_head": Row({"method": "balanced_softmax", "head": "cosine"}, STRONG),
     "ablation_weight_decay": Row({"method": "balanced_softmax"}, {**STRONG, "weight_decay": 2e-4}),
     "ablation_late_sam": Row({"method": "balanced_softmax"}, {**STRONG, "sam": 0.1, "sam_from": 0.75}),
+    "ablation_taught": Row({"method": "balanced_softmax"}, STRONG, teacher="ablation_base"),
     "ablation_strong": Row({"method": "balanced_softmax"}, STRONG, augment="strong"),
     "ablation_all": Row(
         {"method": "balanced_mixup", "option": ("alpha=1",)},
@@ -146,11 +149,15 @@ def run_row(arguments: argparse.Namespace, name: str, seed: int) -> dict[str, An
     """Metrics of one training on the test split."""
     row = ROWS[name]
     length = {"epochs": arguments.epochs, "amp": arguments.amp, "compile": arguments.compile}
+    folder = arguments.output / "train"
     if row.first:
-        first = arguments.output / "train" / str(place(arguments, row.first, seed).experiment)
+        first = folder / str(place(arguments, row.first, seed).experiment)
         stage = replace(RetrainConfig(run=first).optimization, amp=arguments.amp)
         config = RetrainConfig(run=first, optimization=stage, place=place(arguments, name, seed), **row.objective)
         return retrain(config).metrics["test"]
+    objective = ObjectiveConfig(**row.objective)
+    if row.teacher:
+        objective = replace(objective, teacher=folder / str(place(arguments, row.teacher, seed).experiment))
     return train(
         TrainConfig(
             data=DataConfig(
@@ -160,7 +167,7 @@ def run_row(arguments: argparse.Namespace, name: str, seed: int) -> dict[str, An
                 augment=row.augment,
             ),
             model=ModelConfig(model=row.model),
-            objective=ObjectiveConfig(**row.objective),
+            objective=objective,
             optimization=OptimizationConfig(**{**row.optimization, **length}),
             seed=seed,
             place=place(arguments, name, seed),
@@ -198,7 +205,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--amp", default="auto", choices=["auto", "no", "bf16", "fp16"])
-    parser.add_argument("--compile", action="store_true", help="compile the first stages")
+    parser.add_argument("--compile", action="store_true", help="compile the methods; not the second stages")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no training after this long")
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
@@ -207,10 +214,11 @@ def main() -> None:
     arguments = parser.parse_args()
     begin = time.monotonic()
     found: dict[str, list[dict[str, Any]]] = {}
-    todo = list(product(dict.fromkeys(ROWS[name].first or name for name in arguments.rows), range(arguments.seeds)))
+    before = dict.fromkeys(ROWS[name].first or ROWS[name].teacher or name for name in arguments.rows)
+    todo = list(product(before, range(arguments.seeds)))
     second = [pair for pair in product(arguments.rows, range(arguments.seeds)) if pair not in todo]
     with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool:
-        for stage in (todo, second):  # second stages begin with finished trainings
+        for stage in (todo, second):  # second stages and students begin with finished trainings
             waiting = [pool.submit(timed_row, arguments, name, seed, begin) for name, seed in stage]
             for (name, seed), result in zip(stage, waiting, strict=True):
                 figures, seconds = result.result()

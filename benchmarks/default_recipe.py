@@ -24,12 +24,12 @@ from rebalance.data.digits import read_digits
 from rebalance.data.splits import make_long_tailed
 from rebalance.data.table import ImageTable, Splits
 
-BASE = "balanced softmax"
+BASE, DEFAULT = "balanced softmax", "mixup, alpha 0.2 (the default)"
 PLAIN = {"method": "balanced_softmax"}
-ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+ROWS: dict[str, tuple[Any, ...]] = {
     "cross entropy": ({"method": "ce"}, {}),
     BASE: (PLAIN, {}),
-    "mixup, alpha 0.2 (the default)": ({"method": "balanced_mixup"}, {}),
+    DEFAULT: ({"method": "balanced_mixup"}, {}),
     "mixup, alpha 0.4": ({"method": "balanced_mixup", "option": ("alpha=0.4",)}, {}),
     "mixup, alpha 1": ({"method": "balanced_mixup", "option": ("alpha=1",)}, {}),
     "CMO in half of the batches": ({**PLAIN, "mix": "cmo:1:0.5:0.9"}, {}),
@@ -37,7 +37,10 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "mixup and averaged weights": ({"method": "balanced_mixup"}, {"model_ema": 0.999}),
     "cosine head": ({**PLAIN, "head": "cosine"}, {}),
     "late SAM": (PLAIN, {"sam": 0.1, "sam_from": 0.75}),
+    "taught by its like": (PLAIN, {}, BASE),
+    "the default, taught by its like": ({"method": "balanced_mixup"}, {}, DEFAULT),
 }
+"""Row → fields of `ObjectiveConfig`, of `OptimizationConfig`, and the row whose run of the same seed teaches it."""
 
 
 def training_pool() -> Splits:
@@ -50,6 +53,11 @@ def training_pool() -> Splits:
     return Splits(cut, test=ImageTable(images, pool.train.targets[left], pool.classes))
 
 
+def place(output: Path, name: str, seed: int) -> Path:
+    """Run folder of a row."""
+    return output / f"{name.replace(' ', '-')}-seed{seed}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
@@ -59,13 +67,14 @@ def main() -> None:
     data = DataConfig(data="digits", augment="crop")
     opened = open_data(data, start_session("cpu").device, training_pool())
     found: dict[str, list[float]] = {}
-    for name, (objective, optimization) in ROWS.items():
+    for name, (objective, optimization, *rest) in ROWS.items():
+        teacher = rest[0] if rest else None
         found[name] = [
             train_in(
-                arguments.output / f"{name.replace(' ', '-')}-seed{seed}",
+                place(arguments.output, name, seed),
                 TrainConfig(
                     data=data,
-                    objective=ObjectiveConfig(**objective),
+                    objective=ObjectiveConfig(**objective, teacher=teacher and place(arguments.output, teacher, seed)),
                     optimization=OptimizationConfig(updates=arguments.updates, **optimization),
                     seed=seed,
                     place=PlaceConfig(device="cpu", report_to="none"),

@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/training_speed.py [--updates N] [--rounds R] [--device cpu] [--json FILE]
 
 "classic" is what the papers' scripts run: PIL crop and flip in DataLoader workers, NCHW, float32. "ours" is the loop of
-`rebalance train` with its defaults, images as uint8 on the device; "ours, float32" the same without bf16. "bound" is
-forward, backward and update of the same network, layout and precision on one constant batch. On a CPU a rate is images
+`rebalance train` with its defaults, images as uint8 on the device; "ours, float32" the same without bf16, "ours,
+--compile" with what a minute of compilation gives. "bound" is forward, backward and update of the same network, layout
+and precision on one constant batch, not compiled. On a CPU a rate is images
 per CPU-second of all processes, which other work on the machine disturbs least, and all but the classic script take
 turns update by update; on a GPU it is by the clock. Each figure is the median of R rounds.
 """
@@ -121,7 +122,9 @@ def constant(network: nn.Module, amp: str, device: torch.device) -> Steps:
         yield
 
 
-def ours(images: np.ndarray, labels: np.ndarray, device: torch.device, amp: Any) -> tuple[Steps, str]:
+def ours(
+    images: np.ndarray, labels: np.ndarray, device: torch.device, amp: Any, *, compiled: bool = False
+) -> tuple[Steps, str]:
     table = ImageTable(images, labels, tuple(map(str, range(N_CLASSES))))
     config = TrainConfig(
         data=DataConfig(data="made", image_size=SIZE),
@@ -132,6 +135,8 @@ def ours(images: np.ndarray, labels: np.ndarray, device: torch.device, amp: Any)
     config = with_precision(config, device, SIZE)
     opened = open_data(config.data, device, Splits(table))
     prepared = prepare_training(config, opened, device)
+    if compiled:
+        prepared.method.compile()
     steps = training_steps(
         prepared.method,
         prepared.method,
@@ -159,6 +164,7 @@ def main() -> None:
     in_turn = {
         "ours": default,
         "ours, float32": ours(images, labels, device, "no")[0],
+        "ours, --compile": ours(images, labels, device, "auto", compiled=True)[0],
         "bound": constant(Classifier(build_backbone("resnet32", image_size=SIZE), N_CLASSES), amp, device),
     }
     rates: dict[str, list[float]] = {name: [] for name in ("classic", *in_turn)}

@@ -113,6 +113,7 @@ class RareFeatureGenerator(nn.Module):
                 nn.init.normal_(module.weight)
                 nn.init.zeros_(module.bias)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # how many rows it adds depends on the batch
     def forward(self, maps: Tensor, targets: Tensor, active: bool) -> RareFeatures:
         """The batch, extended where `active`, and the losses.
 

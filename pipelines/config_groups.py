@@ -105,6 +105,13 @@ class ObjectiveConfig:
     """β of the effective number in --sampler-rule and --loss-rule; by default 1 - 1 / n_max."""
     class_weight: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=WEIGHT")] = ()
     """Weight of a class, by name, for rule custom; give one for every class."""
+    teacher: Annotated[Path | None, arg(metavar="RUN")] = None
+    """Learn from a finished run on the same data, beside the labels (distillation); with any method that is composed.
+    An update takes the teacher's forward pass longer."""
+    teacher_share: float = 0.5
+    """Share of the teacher in the loss; the method has the rest."""
+    teacher_temperature: float = 3.0
+    """Divides both logits, so that the teacher's small probabilities count."""
 
     @property
     def recipe(self) -> str:

@@ -10,6 +10,7 @@ from pipelines.config import TrainConfig
 from pipelines.config_files import parse_pairs
 from pipelines.config_groups import MixingConfig, ObjectiveConfig
 from pipelines.console import log
+from pipelines.distillation import check_distillation, taught
 from pipelines.loss_terms import check_loss, parse_loss
 from pipelines.model_files import ModelDescription
 from pipelines.open_data import OpenData
@@ -42,6 +43,7 @@ def check_training(config: TrainConfig) -> None:
     if config.data.augment != "auto":
         parse_views(config.data.augment, image_size=_ANY_SIZE)
     parse_schedule(config.objective.sampler_schedule)
+    check_distillation(config.objective)
     if config.objective.loss and "loss" in options:
         raise InputError("-o loss=… or --loss", "both", "leave out one: --loss replaces the other")
     if "custom" in (config.objective.sampler_rule, config.objective.loss_rule) and not config.objective.class_weight:
@@ -85,7 +87,7 @@ def build_objective(
         adjusted=method.classifier.logit_bias is not None,
     )
     _warn_if_nothing_changes(config, opened, method)
-    return method, description
+    return taught(method, description, objective, opened), description
 
 
 def switches(config: TrainConfig) -> Switches:

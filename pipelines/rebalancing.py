@@ -107,6 +107,12 @@ def _check(config: RebalanceConfig) -> None:
     check_gates(config.filter)
     if config.tune_folds == 1 or config.tune_folds < 0:
         raise InputError("--tune-folds of 2 or more, or 0", str(config.tune_folds), "3 are usual")
+    if config.objective.teacher is not None and config.tune_folds:
+        raise InputError(
+            "--tune-folds without --teacher",
+            "both",
+            "leave one out: the teacher has seen every fold, so that none can judge",
+        )
     if config.seeds < 1:
         raise InputError("--seeds of at least 1", str(config.seeds), "3 give an interval")
     if not config.arms or len(set(config.arms)) < len(config.arms):

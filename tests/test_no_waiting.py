@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from generators.class_conditional import NetworkSettings
 from generators.class_conditional_training import TrainingSettings, train_class_conditional
 from pipelines import DataConfig, ModelConfig, ObjectiveConfig, OptimizationConfig, TrainConfig
 from pipelines.loop import Step, TrainingData, training_steps
+from pipelines.model_files import build_classifier, save_model
+from pipelines.objective import build_objective
 from pipelines.open_data import OpenData, open_data
 from pipelines.optimization import build_optimizer
 from pipelines.preparation import prepare_training
@@ -129,6 +132,15 @@ def test_no_update_waits_for_the_device(name: str, opened: OpenData) -> None:
 @pytest.mark.parametrize("name", ["sphereface", "paco", "autoencoder"])
 def test_no_sharpness_aware_update_waits_for_the_device(name: str, opened: OpenData) -> None:
     steps = updates(opened, OBJECTIVES[name], sam=0.1)
+    with Watched():
+        assert len(list(steps)) == UPDATES
+
+
+def test_no_taught_update_waits_for_the_device(opened: OpenData, tmp_path: Path) -> None:
+    settings = TrainConfig(data=opened.config, model=ModelConfig(model="small_cnn"))
+    _, description = build_objective(settings, opened, np.array(COUNTS) * 1.0, np.full(4, 0.25))
+    save_model(tmp_path, build_classifier(description), description)
+    steps = updates(opened, {"teacher": tmp_path}, sam=0.1)
     with Watched():
         assert len(list(steps)) == UPDATES
 

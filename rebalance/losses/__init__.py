@@ -16,6 +16,7 @@ from rebalance.losses.class_balanced import (
 )
 from rebalance.losses.cosface import AMSoftmaxLoss, CosFaceLoss, am_softmax_loss, cosface_logits, cosface_loss
 from rebalance.losses.cross_entropy import CrossEntropyLoss, cross_entropy_loss
+from rebalance.losses.distillation import DistillationLoss, distillation_loss
 from rebalance.losses.focal_sigmoid import FocalSigmoidLoss, focal_sigmoid_loss
 from rebalance.losses.focal_softmax import FocalSoftmaxLoss, focal_softmax_loss
 from rebalance.losses.label_aware_smoothing import (
@@ -59,6 +60,7 @@ __all__ = [
     "ClassBalancedSoftmaxLoss",
     "CosFaceLoss",
     "CrossEntropyLoss",
+    "DistillationLoss",
     "FocalSigmoidLoss",
     "FocalSoftmaxLoss",
     "LDAMLoss",
@@ -82,6 +84,7 @@ __all__ = [
     "cosface_logits",
     "cosface_loss",
     "cross_entropy_loss",
+    "distillation_loss",
     "effective_number_weight",
     "focal_sigmoid_loss",
     "focal_softmax_loss",

@@ -67,6 +67,7 @@ class BatchMix(nn.Module):
         self.until = until
         self.register_buffer("counts", torch.from_numpy(np.array(check_counts(counts))), persistent=False)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # λ and box are numbers, other ones for every batch
     def forward(self, images: Tensor, targets: Tensor) -> MixedBatch:
         """Mixed images (B, 3, H, W) of class ids (B,); unmixed, with λ = 1, in batches that are left alone."""
         lam = sample_lambda(self.alpha) if float(torch.rand(())) < self.probability else 1.0

@@ -73,14 +73,31 @@ class Generation:
     shares: dict[str, float]
 
 
-class _Rows(NamedTuple):
-    """Rows that are classified."""
+class Rows(NamedTuple):
+    """Rows that are classified: of every view, or of the mixed first one, and behind them generated ones."""
 
+    images: Tensor  # (M, 3, H, W) of the first M rows, as the network saw them
     features: Tensor  # (N, D)
     targets: Tensor  # (N,)
     weight: Tensor  # (N,) sample weight
     mix: Mix | None  # with the partners' weights beside it
     partner_weight: Tensor | None
+
+    @property
+    def mean_weight(self) -> Tensor:
+        """(N,) sample weight; of a mixed row, both partners' by their shares."""
+        if self.mix is None or self.partner_weight is None:
+            return self.weight
+        lam = self.mix.lam.to(self.weight.dtype)
+        return lam * self.weight + (1 - lam) * self.partner_weight
+
+
+class Pass(NamedTuple):
+    """What one pass over a batch gave."""
+
+    terms: dict[str, Tensor]  # the losses
+    rows: Rows
+    scores: Tensor | None  # (N, C) the head's, of the rows; None without a classification loss
 
 
 @final
@@ -140,6 +157,10 @@ class ComposedMethod(Method):
 
     def forward(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         """See `Method`."""
+        return self.run(batch, progress).terms
+
+    def run(self, batch: Batch, progress: Tensor) -> Pass:
+        """The loss terms of `forward`, and what a method that wraps this one needs to add its own."""
         rows, projections, losses = self._run(batch)
         terms: dict[str, Tensor] = {}
         scores = self._classifier.head(rows.features) if len(self.contrastive) < len(self.terms) else None
@@ -155,15 +176,15 @@ class ComposedMethod(Method):
             terms[name] = self.generation.shares[name] * value
         if scores is None:  # DDP wants every parameter in the graph
             terms["unused"] = 0.0 * torch.stack([p.sum() for p in self._classifier.head.parameters()]).sum()
-        return terms
+        return Pass(terms, rows, scores)
 
     def classify(self, features: Tensor, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         """Named losses of features (B, D) of the batch's images, unmixed; for a method with a pass of its own."""
         scores = self._classifier.head(features)
-        rows = _Rows(features, batch.targets, batch.weight, None, None)
+        rows = Rows(batch.views[:, 0], features, batch.targets, batch.weight, None, None)
         return {term.name: term.share * self._mean(term, scores, rows, progress) for term in self.terms}
 
-    def _run(self, batch: Batch) -> tuple[_Rows, Tensor | None, dict[str, Tensor]]:
+    def _run(self, batch: Batch) -> tuple[Rows, Tensor | None, dict[str, Tensor]]:
         """One pass over all views: rows to classify, projections to contrast, the generator's losses."""
         n, n_views = batch.views.shape[:2]
         views, mix, partner_weight = batch.views, None, None
@@ -181,7 +202,9 @@ class ComposedMethod(Method):
             own = self.projection(features[first * n : n_views * n])
             projections = own.unflatten(0, (n_views - first, n)).transpose(0, 1)
         classified = n if apart else len(features)
-        rows = _Rows(features[:classified], targets[:classified], weight[:classified], mix, partner_weight)
+        rows = Rows(
+            images[:classified], features[:classified], targets[:classified], weight[:classified], mix, partner_weight
+        )
         return rows, projections, losses
 
     def _features(
@@ -195,7 +218,7 @@ class ComposedMethod(Method):
         features = backbone.pool(backbone.run(extended.maps, self.generation.stage))
         return features, extended.targets, weight[extended.source], extended.losses
 
-    def _mean(self, term: LossTerm, scores: Tensor, rows: _Rows, progress: Tensor) -> Tensor:
+    def _mean(self, term: LossTerm, scores: Tensor, rows: Rows, progress: Tensor) -> Tensor:
         """Sum of the weighted losses over the rows, divided by their number."""
         total = self._weighted(term, scores, rows.features, rows.targets, rows.weight, progress)
         if rows.mix is not None and rows.partner_weight is not None:

@@ -30,7 +30,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     configs = json.loads((folder / "configs.json").read_text())
     arrays = np.load(folder / "images.npz")
-    classes = tuple(str(label) for label in range(arrays["targets"].max() + 1))
+    classes = tuple("abcd")
     splits = Splits(ImageTable(arrays["images"], arrays["targets"], classes))
     session = start_session("cpu")
     everyone = gather(

@@ -331,12 +331,14 @@ def test_a_sharpness_aware_training_that_was_killed_goes_on(name: str, opened: O
 @pytest.mark.parametrize(
     "names", [pytest.param(CORE, id="core"), pytest.param(tuple(RECIPES), marks=pytest.mark.slow, id="all")]
 )
-def test_two_ranks_have_the_same_network_and_queue(names: tuple[str, ...], tmp_path: Path) -> None:
+def test_two_ranks_have_the_same_network_and_queue(names: tuple[str, ...], opened: OpenData, tmp_path: Path) -> None:
     table = made(0, COUNTS)
+    teacher = train_in(tmp_path / "teacher", config("ce"), opened).folder / "model"
     np.savez(tmp_path / "images.npz", images=table.images, targets=table.targets)
     configs = {name: config(name) for name in names}
     sharp = {"sam": 0.1, "grad_accum_steps": 2}
     configs |= {f"{name} --sam": config(name, optimization=sharp) for name in ("sphereface", "paco", "autoencoder")}
+    configs["taught"] = replace(config("balanced_mixup"), objective=ObjectiveConfig(teacher=teacher))
     (tmp_path / "configs.json").write_text(json.dumps({name: to_dict(one) for name, one in configs.items()}))
     script = str(Path(__file__).parent / "recipes_on_ranks.py")
     process = subprocess.run(

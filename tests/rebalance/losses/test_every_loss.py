@@ -23,7 +23,12 @@ Gradient = Callable[..., tuple[Tensor, Tensor]]
 def test_the_fixtures_name_every_loss(loss_names: list[str]) -> None:
     tested = {name.split()[0] for name in loss_names} | {"AMSoftmaxLoss"}
     declared = {name for name in losses.__all__ if name.endswith("Loss")}
-    elsewhere = {"BalancedContrastiveLoss", "PaCoLoss", "ResidualLoss"}  # their inputs are their own
+    elsewhere = {
+        "BalancedContrastiveLoss",
+        "DistillationLoss",
+        "PaCoLoss",
+        "ResidualLoss",
+    }  # their inputs are their own
     assert declared - elsewhere == tested
 
 
@@ -57,8 +62,10 @@ def test_default_call_of_every_function(batch: Batch, unit_views: Batch) -> None
         function = getattr(losses, name)
         if name in ("simclr_loss", "supcon_loss", "supcon_pml_loss"):
             value = function(views, labels)
-        elif name.split("_")[0] in ("paco", "residual", "branch") or name == "balanced_contrastive_loss":
+        elif name.split("_")[0] in ("paco", "residual", "branch", "distillation"):
             continue  # their inputs are their own
+        elif name == "balanced_contrastive_loss":
+            continue  # likewise
         elif name.endswith(("_loss", "_logits")) and name != "adjust_logits":
             value = function(scores, targets, *([third[name]] if name in third else []))
             assert value.shape == (scores.shape if name.endswith("_logits") else ())

@@ -1,0 +1,77 @@
+"""`--compile`: the figures of a plain training, and no compilation beyond the first updates of each phase."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from pipelines import DataConfig, ModelConfig, ObjectiveConfig, OptimizationConfig, TrainConfig
+from pipelines.loop import Step, training_steps
+from pipelines.open_data import OpenData, open_data
+from pipelines.optimization import build_optimizer
+from pipelines.preparation import prepare_training
+from pipelines.recipes import RECIPES
+from rebalance.data.table import ImageTable, Splits
+
+COUNTS = (24, 12, 6, 4)
+BATCH, EPOCH = 16, 3  # 46 images: batches of 16, 15 and 15
+UPDATES = 8 * EPOCH
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    **{name: {"method": name} for name in RECIPES if name != "composed"},
+    **{name: {"method": name, "option": ("defer_until=0.5",)} for name in ("ce_drw", "ldam_drw")},
+    **{name: {"method": name, "option": ("defer_until=0.5", "until=0.5")} for name in ("mixup_drw", "remix_drw")},
+    "balanced_mixup": {"method": "balanced_mixup", "option": ("until=0.5",)},
+    "rsg": {"method": "rsg", "option": ("start=0.5", "defer_until=0.5", "n_centers=3")},
+    **{name: {"method": name, "option": ("queue=24", "projection=8")} for name in ("paco", "gpaco")},
+    "bcl": {"method": "bcl", "option": ("projection=8", "hidden=16")},
+    "autoencoder": {"method": "autoencoder", "option": ("stage=separate", "pretraining=0.5", "encoder=small_cnn")},
+    "cmo": {"method": "balanced_softmax", "mix": "cmo:1:0.5:0.5"},
+    "founding": {"loss": ("ldam:0.1", "supcon:0.9"), "head": "cosine", "rsg": True, "rsg_start": 0.5},
+}
+CORE = ("balanced_mixup", "ldam_drw", "paco", "founding")
+
+
+@pytest.fixture(scope="module")
+def opened() -> OpenData:
+    """Noise in four classes."""
+    stream = np.random.default_rng(0)
+    targets = np.repeat(np.arange(len(COUNTS)), COUNTS)
+    table = ImageTable(stream.integers(0, 256, (len(targets), 8, 8, 3), dtype=np.uint8), targets, tuple("abcd"))
+    return open_data(DataConfig(data="made", image_size=8), torch.device("cpu"), Splits(table))
+
+
+def updates(opened: OpenData, objective: dict[str, Any], *, compiled: bool) -> Iterator[Step]:
+    config = TrainConfig(
+        data=DataConfig(data="made", image_size=8, augment="crop"),
+        model=ModelConfig(model="small_cnn"),
+        objective=ObjectiveConfig(**objective),
+        optimization=OptimizationConfig(updates=UPDATES, batch_size=BATCH, lr=0.01, amp="no"),
+    )
+    parts = prepare_training(config, opened, torch.device("cpu"))
+    optimizer = build_optimizer(parts.method, config.optimization, parts.method.learning_rate_factors)
+    if compiled:
+        torch.compiler.reset()
+        parts.method.compile(backend="eager")  # what is traced is the same with every backend
+    return training_steps(parts.method, parts.method, optimizer, parts.data, parts.batches, config.optimization, seed=0)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of the tracer itself
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in CORE else pytest.mark.slow) for n in OBJECTIVES])
+def test_every_phase_is_compiled_once_and_gives_the_same_figures(name: str, opened: OpenData) -> None:
+    counters.clear()
+    plain = [step.terms for step in updates(opened, OBJECTIVES[name], compiled=False)]
+    compiled, graphs = [], []
+    for step in updates(opened, OBJECTIVES[name], compiled=True):
+        compiled.append(step.terms)
+        graphs.append(counters["stats"]["unique_graphs"])
+    torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
+    assert graphs[0] > 0
+    half = UPDATES // 2
+    for begin, end in ((0, half), (half, UPDATES)):
+        settled = begin + 2 * EPOCH  # both sizes of a batch, and a queue that fills
+        assert graphs[settled - 1] == graphs[end - 1], graphs
