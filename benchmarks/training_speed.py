@@ -5,9 +5,9 @@
 "classic" is what the papers' scripts run: PIL crop and flip in DataLoader workers, NCHW, float32. "ours" is the loop of
 `rebalance train` with its defaults, images as uint8 on the device; "ours, float32" the same without bf16, "ours,
 --compile" with what a minute of compilation gives. "bound" is forward, backward and update of the same network, layout
-and precision on one constant batch, not compiled. On a CPU a rate is images
-per CPU-second of all processes, which other work on the machine disturbs least, and all but the classic script take
-turns update by update; on a GPU it is by the clock. Each figure is the median of R rounds.
+and precision on one constant batch, not compiled. On a CPU a rate is images per CPU-second of all processes, which
+other work on the machine disturbs least, and all but the classic script take turns update by update; on a GPU it is by
+the clock. Each figure is the median of R rounds.
 """
 
 from __future__ import annotations
