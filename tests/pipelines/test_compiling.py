@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from cli import main
 from pipelines import DataConfig, ModelConfig, ObjectiveConfig, OptimizationConfig, TrainConfig
 from pipelines.loop import Step, training_steps
 from pipelines.open_data import OpenData, open_data
@@ -17,6 +20,8 @@ from pipelines.optimization import build_optimizer
 from pipelines.preparation import prepare_training
 from pipelines.recipes import RECIPES
 from rebalance.data.table import ImageTable, Splits
+
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of the tracer
 
 COUNTS = (24, 12, 6, 4)
 BATCH, EPOCH = 16, 3  # 46 images: batches of 16, 15 and 15
@@ -60,7 +65,6 @@ def updates(opened: OpenData, objective: dict[str, Any], *, compiled: bool) -> I
     return training_steps(parts.method, parts.method, optimizer, parts.data, parts.batches, config.optimization, seed=0)
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of the tracer itself
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in CORE else pytest.mark.slow) for n in OBJECTIVES])
 def test_every_phase_is_compiled_once_and_gives_the_same_figures(name: str, opened: OpenData) -> None:
     counters.clear()
@@ -75,3 +79,24 @@ def test_every_phase_is_compiled_once_and_gives_the_same_figures(name: str, open
     for begin, end in ((0, half), (half, UPDATES)):
         settled = begin + 2 * EPOCH  # both sizes of a batch, and a queue that fills
         assert graphs[settled - 1] == graphs[end - 1], graphs
+
+
+@pytest.mark.slow
+def test_the_command_compiles_for_this_machine_and_learns_as_without(tmp_path: Path) -> None:
+    runs = []
+    for flags in ([], ["--compile"]):
+        words = [
+            "train",
+            "digits",
+            "--updates",
+            "40",
+            "--report-to",
+            "none",
+            "--output",
+            str(tmp_path / str(len(flags))),
+        ]
+        assert main([*words, *flags]) == 0
+        history = (tmp_path / str(len(flags)) / "train" / "digits-balanced_mixup" / "history.csv").read_text()
+        runs.append([float(row["train_loss"]) for row in csv.DictReader(history.splitlines())])
+    assert runs[1][0] == pytest.approx(runs[0][0], rel=1e-3)
+    assert runs[1][-1] == pytest.approx(runs[0][-1], rel=0.1)
