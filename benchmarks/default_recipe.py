@@ -10,6 +10,7 @@ classes but the most frequent, of which nothing is left. Differences are paired 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +27,38 @@ from rebalance.data.table import ImageTable, Splits
 
 BASE, DEFAULT = "balanced softmax", "mixup, alpha 0.2 (the default)"
 PLAIN = {"method": "balanced_softmax"}
-ROWS: dict[str, tuple[Any, ...]] = {
-    "cross entropy": ({"method": "ce"}, {}),
-    BASE: (PLAIN, {}),
-    DEFAULT: ({"method": "balanced_mixup"}, {}),
-    "mixup, alpha 0.4": ({"method": "balanced_mixup", "option": ("alpha=0.4",)}, {}),
-    "mixup, alpha 1": ({"method": "balanced_mixup", "option": ("alpha=1",)}, {}),
-    "CMO in half of the batches": ({**PLAIN, "mix": "cmo:1:0.5:0.9"}, {}),
-    "averaged weights": (PLAIN, {"model_ema": 0.999}),
-    "mixup and averaged weights": ({"method": "balanced_mixup"}, {"model_ema": 0.999}),
-    "cosine head": ({**PLAIN, "head": "cosine"}, {}),
-    "late SAM": (PLAIN, {"sam": 0.1, "sam_from": 0.75}),
-    "taught by its like": (PLAIN, {}, BASE),
-    "the default, taught by its like": ({"method": "balanced_mixup"}, {}, DEFAULT),
+MIXED = {"method": "balanced_mixup"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe.
+
+    Args:
+        objective: Fields of `ObjectiveConfig`.
+        optimization: Fields of `OptimizationConfig`.
+        teacher: The row whose run of the same seed teaches it.
+    """
+
+    objective: dict[str, Any]
+    optimization: dict[str, Any] = field(default_factory=dict)
+    teacher: str = ""
+
+
+ROWS = {
+    "cross entropy": Row({"method": "ce"}),
+    BASE: Row(PLAIN),
+    DEFAULT: Row(MIXED),
+    "mixup, alpha 0.4": Row({**MIXED, "option": ("alpha=0.4",)}),
+    "mixup, alpha 1": Row({**MIXED, "option": ("alpha=1",)}),
+    "CMO in half of the batches": Row({**PLAIN, "mix": "cmo:1:0.5:0.9"}),
+    "averaged weights": Row(PLAIN, {"model_ema": 0.999}),
+    "mixup and averaged weights": Row(MIXED, {"model_ema": 0.999}),
+    "cosine head": Row({**PLAIN, "head": "cosine"}),
+    "late SAM": Row(PLAIN, {"sam": 0.1, "sam_from": 0.75}),
+    "taught by its like": Row(PLAIN, teacher=BASE),
+    "the default, taught by its like": Row(MIXED, teacher=DEFAULT),
 }
-"""Row → fields of `ObjectiveConfig`, of `OptimizationConfig`, and the row whose run of the same seed teaches it."""
 
 
 def training_pool() -> Splits:
@@ -67,15 +85,16 @@ def main() -> None:
     data = DataConfig(data="digits", augment="crop")
     opened = open_data(data, start_session("cpu").device, training_pool())
     found: dict[str, list[float]] = {}
-    for name, (objective, optimization, *rest) in ROWS.items():
-        teacher = rest[0] if rest else None
+    for name, row in ROWS.items():
         found[name] = [
             train_in(
                 place(arguments.output, name, seed),
                 TrainConfig(
                     data=data,
-                    objective=ObjectiveConfig(**objective, teacher=teacher and place(arguments.output, teacher, seed)),
-                    optimization=OptimizationConfig(updates=arguments.updates, **optimization),
+                    objective=ObjectiveConfig(
+                        **row.objective, teacher=place(arguments.output, row.teacher, seed) if row.teacher else None
+                    ),
+                    optimization=OptimizationConfig(updates=arguments.updates, **row.optimization),
                     seed=seed,
                     place=PlaceConfig(device="cpu", report_to="none"),
                 ),

@@ -63,6 +63,8 @@ class RareFeatureGenerator(nn.Module):
         InputError: A number out of range, an unknown layout, or a head that is none or all of the classes.
     """
 
+    untraced = True
+    """How many rows it adds depends on the batch; see `Method.compile`."""
     is_tail: Tensor
 
     def __init__(
@@ -113,7 +115,6 @@ class RareFeatureGenerator(nn.Module):
                 nn.init.normal_(module.weight)
                 nn.init.zeros_(module.bias)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # how many rows it adds depends on the batch
     def forward(self, maps: Tensor, targets: Tensor, active: bool) -> RareFeatures:
         """The batch, extended where `active`, and the losses.
 

@@ -110,8 +110,10 @@ class ObjectiveConfig:
     An update takes the teacher's forward pass longer."""
     teacher_share: float = 0.5
     """Share of the teacher in the loss; the method has the rest."""
-    teacher_temperature: float = 3.0
+    teacher_temperature: float = 2.0
     """Divides both logits, so that the teacher's small probabilities count."""
+    teacher_power: float = 0.5
+    """Exponent of the teacher's probabilities; below 1 they are flatter."""
 
     @property
     def recipe(self) -> str:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from pipelines.config_groups import ObjectiveConfig
+from pipelines.config import TrainConfig
+from pipelines.config_files import from_dict, to_dict
+from pipelines.config_groups import DataConfig, ObjectiveConfig
 from pipelines.console import log
 from pipelines.model_files import ModelDescription, TrainedClassifier, load_model
 from pipelines.open_data import OpenData
+from pipelines.runs import read_run_config
+from pipelines.trained_runs import prior_in, training_of
 from rebalance.errors import InputError
-from rebalance.files import read_json
+from rebalance.files import read_json, sha256
 from rebalance.methods.base import Method
 from rebalance.methods.composed import ComposedMethod
 from rebalance.methods.distilled import DistilledMethod
+
+MAX_TEMPERATURE = 100.0
+"""Beyond it float32 rounds the differences of the probabilities away."""
 
 
 @final
@@ -37,10 +44,11 @@ class Teacher(nn.Module):
         own_mean, own_std = torch.tensor(description.mean), torch.tensor(description.std)
         self.register_buffer("scale", (own_std / trained.std).view(-1, 1, 1))
         self.register_buffer("shift", ((own_mean - trained.mean) / trained.std).view(-1, 1, 1))
+        self.same = torch.equal(own_mean, trained.mean) and torch.equal(own_std, trained.std)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C) of images (B, 3, H, W)."""
-        logits: Tensor = self.classifier(images * self.scale + self.shift)
+        logits: Tensor = self.classifier(images if self.same else images * self.scale + self.shift)
         return logits
 
 
@@ -48,27 +56,71 @@ def check_distillation(objective: ObjectiveConfig) -> None:
     """Refuse settings of the teacher that cannot work, before any data are read.
 
     Raises:
-        InputError: Numbers out of range, or numbers without a teacher.
+        InputError: Numbers out of range, numbers without a teacher, or a teacher that has no model.
     """
-    default = ObjectiveConfig()
     if objective.teacher is None:
-        for name in ("teacher_share", "teacher_temperature"):
+        default = ObjectiveConfig()
+        for name in ("teacher_share", "teacher_temperature", "teacher_power"):
             if getattr(objective, name) != getattr(default, name):
                 flag = "--" + name.replace("_", "-")
                 raise InputError(f"--teacher RUN with {flag}", "no teacher", f"add --teacher, or leave out {flag}")
         return
     if not 0 < objective.teacher_share <= 1:
         raise InputError("--teacher-share in (0, 1]", f"{objective.teacher_share:g}", "1 is the teacher alone")
-    if not objective.teacher_temperature > 0:
-        raise InputError("--teacher-temperature > 0", f"{objective.teacher_temperature:g}", "3 is usual")
+    for flag, value in (
+        ("--teacher-temperature", objective.teacher_temperature),
+        ("--teacher-power", objective.teacher_power),
+    ):
+        if not 0 < value <= MAX_TEMPERATURE:
+            raise InputError(f"{flag} in (0, {MAX_TEMPERATURE:g}]", f"{value:g}", "leave it out for the default")
+    if not any(
+        (folder / "weights.safetensors").is_file() for folder in (objective.teacher, objective.teacher / "model")
+    ):
+        raise InputError(
+            "a finished run with a model as teacher",
+            f"{objective.teacher}, which has none",
+            "give a folder that a run printed",
+        )
 
 
-def taught(method: Method, description: ModelDescription, objective: ObjectiveConfig, opened: OpenData) -> Method:
-    """`method` with the objective's teacher; itself where there is none.
+def check_apart(objective: ObjectiveConfig, folder: Path) -> None:
+    """Refuse a run folder that is or holds its teacher: starting it anew would empty it.
+
+    Raises:
+        InputError: `folder` is the teacher's, or around it.
+    """
+    if objective.teacher is not None and folder.resolve() in (path := objective.teacher.resolve(), *path.parents):
+        raise InputError("a run folder of its own", f"{folder}, the teacher's", "choose another --experiment")
+
+
+def teacher_facts(objective: ObjectiveConfig) -> dict[str, Any]:
+    """What `metrics.json` is to say of the teacher: where it was, its weights' hash, what of it has the prior in it."""
+    if objective.teacher is None:
+        return {}
+    folder = objective.teacher / "model" if (objective.teacher / "model").is_dir() else objective.teacher
+    config = _config_of(objective.teacher)
+    return {
+        "teacher": {
+            "run": str(objective.teacher),
+            "weights": sha256(folder / "weights.safetensors"),
+            "prior": "" if config is None else prior_in(config),
+        }
+    }
+
+
+def with_teacher(method: Method, description: ModelDescription, config: TrainConfig, opened: OpenData) -> Method:
+    """`method` with the config's teacher; itself where there is none.
+
+    Args:
+        method: What is taught.
+        description: Of its classifier.
+        config: Of the training.
+        opened: Its data.
 
     Raises:
         InputError: A method that takes no teacher; a teacher of other classes, another size or other data.
     """
+    objective = config.objective
     if objective.teacher is None:
         return method
     if not isinstance(method, ComposedMethod):
@@ -79,29 +131,61 @@ def taught(method: Method, description: ModelDescription, objective: ObjectiveCo
         )
     trained = load_model(objective.teacher)
     _check_teacher(objective.teacher, trained, opened)
-    teacher = Teacher(trained, description)
-    return DistilledMethod(method, teacher, share=objective.teacher_share, temperature=objective.teacher_temperature)
+    teacher_config = _config_of(objective.teacher)
+    if teacher_config is not None and bool(prior_in(teacher_config)) != bool(prior_in(config)):
+        log.warning(
+            "one of teacher and student has the class prior in its loss (%s), the other has not: "
+            "they pull the logits apart",
+            prior_in(teacher_config) or prior_in(config),
+        )
+    return DistilledMethod(
+        method,
+        Teacher(trained, description),
+        share=objective.teacher_share,
+        temperature=objective.teacher_temperature,
+        power=objective.teacher_power,
+    )
 
 
-def _check_teacher(run: Path, trained: TrainedClassifier, opened: OpenData) -> None:
+def _config_of(teacher: Path) -> TrainConfig | None:
+    """What it was trained with; None for a model without its run, and for second stages."""
+    if not (teacher / "config.yaml").is_file():
+        return None
+    saved = read_run_config(training_of(teacher))
+    return from_dict(TrainConfig, saved) if saved.pop("command") == "train" else None
+
+
+def _check_teacher(teacher: Path, trained: TrainedClassifier, opened: OpenData) -> None:
     expected = {"classes": opened.classes, "an image size": opened.size}
     found = {"classes": trained.classes, "an image size": trained.image_size}
     for name, value in expected.items():
         if found[name] != value:
             raise InputError(
                 f"a teacher with {name} of {_short(value)}",
-                f"{run} with {_short(found[name])}",
+                f"{teacher} with {_short(found[name])}",
                 "train the teacher on the same data",
             )
-    file = run / "classes.json"
-    if not (run / "model").is_dir() or not file.is_file():
-        log.warning("nobody knows what %s was trained on; if test images are among it, the figures mean nothing", run)
-    elif read_json(file).get("fingerprint") != opened.fingerprint:
+    if not (teacher / "config.yaml").is_file():
+        log.warning(
+            "nobody knows what %s was trained on; if test images are among it, the figures mean nothing", teacher
+        )
+    elif read_json(training_of(teacher) / "classes.json")["fingerprint"] != opened.fingerprint:
         raise InputError(
             "a teacher that was trained on these data, cut and split like this",
-            f"{run}, trained on others, which may hold images that this run is judged by",
-            f"train the teacher with the same data flags; if it is meant, give {run / 'model'}",
+            f"{teacher}, trained on others ({_difference(teacher, opened.config)}), "
+            "which may hold images that this run is judged by",
+            f"train one of the two with the other's data flags; if it is meant, give {teacher / 'model'}",
         )
+
+
+def _difference(teacher: Path, data: DataConfig) -> str:
+    config = _config_of(teacher)
+    if config is None:
+        return "other files or splits"
+    own, its = to_dict(data), to_dict(config.data)
+    names = [name for name in own if own[name] != its[name] and name not in ("augment", "workers", "cache_gb")]
+    flags = [f"--{name.replace('_', '-')} {its[name]} there, {own[name]} here" for name in names]
+    return "; ".join(flags) or "the files have changed"
 
 
 def _short(value: object) -> str:

@@ -10,7 +10,7 @@ from pipelines.config import TrainConfig
 from pipelines.config_files import parse_pairs
 from pipelines.config_groups import MixingConfig, ObjectiveConfig
 from pipelines.console import log
-from pipelines.distillation import check_distillation, taught
+from pipelines.distillation import check_distillation, with_teacher
 from pipelines.loss_terms import check_loss, parse_loss
 from pipelines.model_files import ModelDescription
 from pipelines.open_data import OpenData
@@ -86,8 +86,9 @@ def build_objective(
         head_options=method.classifier.head_options,
         adjusted=method.classifier.logit_bias is not None,
     )
+    taught = with_teacher(method, description, config, opened)
     _warn_if_nothing_changes(config, opened, method)
-    return taught(method, description, objective, opened), description
+    return taught, description
 
 
 def switches(config: TrainConfig) -> Switches:

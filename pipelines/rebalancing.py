@@ -101,18 +101,18 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
 
 
 def _check(config: RebalanceConfig) -> None:
+    if config.objective.teacher is not None:
+        raise InputError(
+            "trainings that are independent of one another",
+            "--teacher, one run that would teach every seed of every arm but plain cross entropy",
+            "teach with `rebalance train --teacher`, each seed by its own, and compare with `rebalance report`",
+        )
     check_training(_arm_config(config, "rebalanced", config.seed, None))
     parse_candidates(config)
     check_generator(config)
     check_gates(config.filter)
     if config.tune_folds == 1 or config.tune_folds < 0:
         raise InputError("--tune-folds of 2 or more, or 0", str(config.tune_folds), "3 are usual")
-    if config.objective.teacher is not None and config.tune_folds:
-        raise InputError(
-            "--tune-folds without --teacher",
-            "both",
-            "leave one out: the teacher has seen every fold, so that none can judge",
-        )
     if config.seeds < 1:
         raise InputError("--seeds of at least 1", str(config.seeds), "3 give an interval")
     if not config.arms or len(set(config.arms)) < len(config.arms):

@@ -16,6 +16,7 @@ from pipelines.config_files import from_dict
 from pipelines.config_groups import ObjectiveConfig
 from pipelines.runs import read_first_stage, read_run_config
 from pipelines.synthesis_report import SynthesisData, read_synthesis
+from pipelines.trained_runs import training_of
 from rebalance.counts import FloatArray, Group
 from rebalance.errors import InputError
 from rebalance.files import read_json
@@ -118,10 +119,7 @@ def _of_trainings(folders: Sequence[Path]) -> ReportData:
                 f"{folder} of {own['command']}",
                 "report on it alone",
             )
-        settings = [
-            {name: value for name, value in stage.items() if name not in ("seed", "place", "run")}
-            for stage in (own, config)
-        ]
+        settings = [_without_seed(stage) for stage in (own, config)]
         name = names.setdefault(json.dumps(settings, sort_keys=True), _unused(folder.name, arms))
         arms.setdefault(name, []).append(folder)
         shown[name] = config if own["command"] == "train" else {**own, "first_stage": config}
@@ -130,6 +128,16 @@ def _of_trainings(folders: Sequence[Path]) -> ReportData:
         synthesis = None
     settings_shown = next(iter(shown.values())) if len(shown) == 1 else shown
     return _collect(Path(config["data"]["data"]).name, arms, settings_shown, synthesis, {}, folders[0])
+
+
+def _without_seed(stage: dict[str, Any]) -> dict[str, Any]:
+    """The settings that trainings of one arm share; the settings of a teacher in place of where it is."""
+    settings = {name: value for name, value in stage.items() if name not in ("seed", "place", "run")}
+    teacher = (settings.get("objective") or {}).get("teacher")
+    if teacher is None or not (Path(teacher) / "config.yaml").is_file():
+        return settings
+    taught_by = _without_seed(read_run_config(training_of(Path(teacher))))
+    return {**settings, "objective": {**settings["objective"], "teacher": taught_by}}
 
 
 def _unused(name: str, taken: Mapping[str, object]) -> str:

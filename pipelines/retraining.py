@@ -22,7 +22,6 @@ from pipelines.config_groups import MixingConfig, ObjectiveConfig
 from pipelines.console import log
 from pipelines.evaluation import predict_rows
 from pipelines.history import write_history
-from pipelines.loss_terms import parse_loss
 from pipelines.model_files import ModelDescription, TrainedClassifier, load_model
 from pipelines.open_data import OpenData, open_data
 from pipelines.optimization import check_optimization
@@ -33,6 +32,7 @@ from pipelines.results import claim_data, save_results
 from pipelines.runs import FIRST_STAGE, RunFolder, read_run_config
 from pipelines.second_stages import SECOND_STAGES, FirstStage, SecondStage
 from pipelines.session import Session, start_session
+from pipelines.trained_runs import prior_in, training_of
 from pipelines.training import TrainResult, announce, print_results
 from pipelines.training_run import TrainingRun
 from rebalance.classifier import Classifier
@@ -40,8 +40,6 @@ from rebalance.errors import InputError, nearest
 from rebalance.files import read_json, sha256
 from rebalance.methods.base import Method
 from rebalance.ranks import barrier, is_main, seed_everything
-
-_WITH_PRIOR = ("balanced_softmax", "balanced_mixup", "logit_adjustment", "paco", "gpaco", "bcl")
 
 
 @dataclass(frozen=True)
@@ -124,12 +122,8 @@ def _second_stage(name: str, first: FirstStage, options: dict[str, Any]) -> Seco
 
 def _read_source(run: Path) -> _Source:
     """The run to begin with; of a pipeline, the training that became its `model/`."""
+    run = training_of(run)
     saved = read_run_config(run)
-    if saved["command"] == "run":
-        if not (run / "metrics.json").exists():
-            raise InputError("a finished run", f"{run}, which is not", "start its command again to finish it")
-        run = run / "arms" / read_json(run / "metrics.json")["selected"]["arm"] / f"seed-{saved['seed']}"
-        saved = read_run_config(run)
     if saved["command"] != "train":
         raise InputError(
             "a run of `rebalance train` or `rebalance run`", f"{run} of {saved['command']}", "give the first stage"
@@ -174,15 +168,13 @@ def _first_stage(source: _Source, opened: OpenData, session: Session) -> FirstSt
         parts = predict_rows(module.eval(), decoded, rows, model.mean, model.std)
         return torch.cat([part for _, part in parts]), torch.from_numpy(decoded.table.targets).to(session.device)
 
-    return FirstStage(model.classifier, model.description, outputs, _prior_in(source.config))
+    return FirstStage(model.classifier, model.description, outputs, _prior_in(source))
 
 
-def _prior_in(config: TrainConfig) -> str:
-    """What of the objective has the class prior in it; "" for nothing."""
-    objective = config.objective
-    inner = [value for name, value in parse_pairs(objective.option, "-o").items() if name == "loss"]
-    losses = [parse_loss(text).name for text in objective.loss] or [objective.recipe, *inner]
-    return ", ".join(name for name in losses if name in _WITH_PRIOR)
+def _prior_in(source: _Source) -> str:
+    """What has the class prior in it, the teacher included; "" for nothing."""
+    taught = read_json(source.folder / "metrics.json").get("teacher", {})
+    return ", ".join(name for name in (prior_in(source.config), taught.get("prior")) if name)
 
 
 def _prepared(second: SecondStage, training: TrainConfig, opened: OpenData, session: Session) -> Prepared | None:

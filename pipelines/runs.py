@@ -19,7 +19,7 @@ from typing import Any, Self, final
 import torch
 import yaml
 
-from pipelines.config_files import differences, to_dict, to_yaml
+from pipelines.config_files import differences, from_dict, to_dict, to_yaml
 from rebalance.errors import InputError
 from rebalance.files import write_json, write_text
 from rebalance.ranks import barrier, gather, is_main, rank, world_size
@@ -111,7 +111,7 @@ class RunFolder:
                 )
             if not resume:
                 self._empty()
-            elif changed := differences(found, wanted):
+            elif changed := differences(_with_defaults(found, config), wanted):
                 raise InputError(
                     f"the configuration that {self.path} was begun with",
                     "\n".join(["another one:", *(f"  {line}" for line in changed)]),
@@ -127,6 +127,15 @@ class RunFolder:
                 continue
             item = self.path / name
             shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
+
+
+def _with_defaults(found: dict[str, Any], config: Any) -> dict[str, Any]:
+    """A saved config, with what it does not name, such as a setting of a later version, at its default."""
+    settings = {name: value for name, value in found.items() if name != "command"}
+    try:
+        return {"command": found["command"], **to_dict(from_dict(type(config), settings))}
+    except InputError:  # of a version that had other settings: shown as it is
+        return found
 
 
 def describe_environment() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.config import TrainConfig
 from pipelines.console import log, print_table
+from pipelines.distillation import check_apart, teacher_facts
 from pipelines.figure_tables import print_figures
 from pipelines.objective import check_training
 from pipelines.open_data import OpenData, open_data
@@ -42,13 +43,15 @@ def train(config: TrainConfig) -> TrainResult:
         InputError: Anything wrong with the config, the data or the folder; nothing is written then.
         RunError: A loss that is not finite; the last checkpoint stays.
     """
-    name = config.place.experiment or f"{slug(config.data.data)}-{config.objective.recipe}"
+    taught = "-taught" if config.objective.teacher is not None else ""
+    name = config.place.experiment or f"{slug(config.data.data)}-{config.objective.recipe}{taught}"
     return train_in(config.place.output / "train" / name, config)
 
 
 def train_in(folder: Path, config: TrainConfig, opened: OpenData | None = None) -> TrainResult:
     """`train` in a folder of the caller's choice, on data that may be open already."""
     check_training(config)
+    check_apart(config.objective, folder)
     place = config.place
     session = start_session(place.device, amp=config.optimization.amp, tracker=place.report_to, folder=folder)
     if place.resume and (folder / "metrics.json").exists():
@@ -59,9 +62,11 @@ def train_in(folder: Path, config: TrainConfig, opened: OpenData | None = None) 
     prepared = prepare_training(config, opened, session.device)
     resolved = with_precision(config, session.device, opened.size)
     with RunFolder(folder, "train", config, resume=place.resume) as run:
-        claim_data(run, opened, prepared.counts, precision=resolved.optimization.amp)
+        facts = teacher_facts(config.objective)
+        claimed = {name: fact["weights"] for name, fact in facts.items()}
+        claim_data(run, opened, prepared.counts, precision=resolved.optimization.amp, **claimed)
         announce(resolved, opened, prepared)
-        metrics = TrainingRun(resolved, opened, prepared, session, run).run()
+        metrics = TrainingRun(resolved, opened, prepared, session, run, facts).run()
     return TrainResult(folder, metrics)
 
 

@@ -32,6 +32,8 @@ class FeatureQueue(nn.Module):
         InputError: A size below 1, an unknown `init`, or "official" without `n_classes`.
     """
 
+    untraced = True
+    """It grows with every update until it is full; see `Method.compile`."""
     keys: Tensor
     targets: Tensor
     pointer: Tensor
@@ -58,7 +60,6 @@ class FeatureQueue(nn.Module):
         self._n_filled: int | None = n  # `filled` without waiting for the device; None: it has to be read
         self.register_load_state_dict_post_hook(_forget_n_filled)  # type: ignore[no-untyped-call]  # of torch
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # Q changes with every update until the queue is full
     def forward(self) -> tuple[Tensor, Tensor]:
         """The keys (Q, D) and their class ids (Q,), as copies, Q from 0 to `size`."""
         if self._n_filled is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -46,6 +48,12 @@ def check_share(value: float, name: str) -> None:
     """Refuses a number that is no share."""
     if not 0 <= value <= 1:
         raise ValueError(f"expected {name} in [0, 1]; got {value!r}; it is a share")
+
+
+def check_temperature(value: float, name: str = "a temperature") -> None:
+    """Refuses a divisor or factor of logits that is not positive and finite."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"expected {name} > 0; got {value!r}; use for example 0.1")
 
 
 def check_scale(scale: float) -> None:

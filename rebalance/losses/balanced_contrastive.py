@@ -16,7 +16,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_targets
+from rebalance.losses._checks import check_targets, check_temperature
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, reduce_losses
 
@@ -41,7 +41,7 @@ def balanced_contrastive_loss(
     Raises:
         ValueError: Shapes that do not fit, or a temperature that is not positive.
     """
-    _check_temperature(temperature)
+    check_temperature(temperature)
     if views.ndim != 3 or prototypes.ndim != 2 or views.shape[2] != prototypes.shape[1]:
         raise ValueError(
             "expected views (B, V, D) and prototypes (C, D); "
@@ -68,11 +68,6 @@ def balanced_contrastive_loss(
         return reduce_losses(losses.mean(0), reduction)
 
 
-def _check_temperature(temperature: float) -> None:
-    if not temperature > 0:
-        raise ValueError(f"expected a temperature > 0; got {temperature!r}; use for example 0.1")
-
-
 @final
 class BalancedContrastiveLoss(nn.Module):
     """`balanced_contrastive_loss` as a module.
@@ -83,7 +78,7 @@ class BalancedContrastiveLoss(nn.Module):
 
     def __init__(self, *, temperature: float = 0.1) -> None:
         super().__init__()
-        _check_temperature(temperature)
+        check_temperature(temperature)
         self.temperature = temperature
 
     def forward(self, views: Tensor, targets: Tensor, prototypes: Tensor, *, reduction: Reduction = "mean") -> Tensor:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from rebalance.bookmark import bookmark
@@ -77,6 +78,16 @@ class Method(nn.Module, ABC):
 
     def after_step(self) -> None:
         """Once after each optimiser step: momentum encoders and queues. Nothing by default."""
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """As in torch, but for parts whose numbers or shapes are others for every batch: `untraced`, they stay eager.
+
+        Traced, they would be compiled again and again. Nothing before this loads the compiler.
+        """
+        for module in self.modules():
+            if getattr(module, "untraced", False):
+                module.forward = torch.compiler.disable(module.forward)  # type: ignore[no-untyped-call]
+        super().compile(*args, **kwargs)
 
     def bookmark(self) -> Callable[[], None]:
         """A function that puts back what `forward` changes beside gradients: buffers; a method with more adds it."""

@@ -48,6 +48,8 @@ class BatchMix(nn.Module):
         until: Share of training after which nothing is mixed any more.
     """
 
+    untraced = True
+    """λ and box are numbers, other ones for every batch; see `Method.compile`."""
     counts: Tensor
 
     def __init__(
@@ -67,7 +69,6 @@ class BatchMix(nn.Module):
         self.until = until
         self.register_buffer("counts", torch.from_numpy(np.array(check_counts(counts))), persistent=False)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # λ and box are numbers, other ones for every batch
     def forward(self, images: Tensor, targets: Tensor) -> MixedBatch:
         """Mixed images (B, 3, H, W) of class ids (B,); unmixed, with λ = 1, in batches that are left alone."""
         lam = sample_lambda(self.alpha) if float(torch.rand(())) < self.probability else 1.0

@@ -157,11 +157,11 @@ class ComposedMethod(Method):
 
     def forward(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         """See `Method`."""
-        return self.run(batch, progress).terms
+        return self.one_pass(batch, progress).terms
 
-    def run(self, batch: Batch, progress: Tensor) -> Pass:
+    def one_pass(self, batch: Batch, progress: Tensor) -> Pass:
         """The loss terms of `forward`, and what a method that wraps this one needs to add its own."""
-        rows, projections, losses = self._run(batch)
+        rows, projections, losses = self._rows(batch)
         terms: dict[str, Tensor] = {}
         scores = self._classifier.head(rows.features) if len(self.contrastive) < len(self.terms) else None
         for term in self.terms:
@@ -184,7 +184,7 @@ class ComposedMethod(Method):
         rows = Rows(batch.views[:, 0], features, batch.targets, batch.weight, None, None)
         return {term.name: term.share * self._mean(term, scores, rows, progress) for term in self.terms}
 
-    def _run(self, batch: Batch) -> tuple[Rows, Tensor | None, dict[str, Tensor]]:
+    def _rows(self, batch: Batch) -> tuple[Rows, Tensor | None, dict[str, Tensor]]:
         """One pass over all views: rows to classify, projections to contrast, the generator's losses."""
         n, n_views = batch.views.shape[:2]
         views, mix, partner_weight = batch.views, None, None

@@ -15,6 +15,8 @@ from torch._dynamo.utils import counters
 from cli import main
 from pipelines import DataConfig, ModelConfig, ObjectiveConfig, OptimizationConfig, TrainConfig
 from pipelines.loop import Step, training_steps
+from pipelines.model_files import build_classifier, save_model
+from pipelines.objective import build_objective
 from pipelines.open_data import OpenData, open_data
 from pipelines.optimization import build_optimizer
 from pipelines.preparation import prepare_training
@@ -36,6 +38,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "bcl": {"method": "bcl", "option": ("projection=8", "hidden=16")},
     "autoencoder": {"method": "autoencoder", "option": ("stage=separate", "pretraining=0.5", "encoder=small_cnn")},
     "cmo": {"method": "balanced_softmax", "mix": "cmo:1:0.5:0.5"},
+    "taught": {"method": "balanced_mixup", "option": ("until=0.5",)},
     "founding": {"loss": ("ldam:0.1", "supcon:0.9"), "head": "cosine", "rsg": True, "rsg_start": 0.5},
 }
 CORE = ("balanced_mixup", "ldam_drw", "paco", "founding")
@@ -66,11 +69,18 @@ def updates(opened: OpenData, objective: dict[str, Any], *, compiled: bool) -> I
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in CORE else pytest.mark.slow) for n in OBJECTIVES])
-def test_every_phase_is_compiled_once_and_gives_the_same_figures(name: str, opened: OpenData) -> None:
+def test_every_phase_is_compiled_once_and_gives_the_same_figures(name: str, opened: OpenData, tmp_path: Path) -> None:
+    objective = OBJECTIVES[name]
+    if name == "taught":
+        _, description = build_objective(
+            TrainConfig(data=opened.config), opened, np.array(COUNTS) * 1.0, np.full(4, 0.25)
+        )
+        save_model(tmp_path, build_classifier(description), description)
+        objective = {"teacher": tmp_path, **objective}
     counters.clear()
-    plain = [step.terms for step in updates(opened, OBJECTIVES[name], compiled=False)]
+    plain = [step.terms for step in updates(opened, objective, compiled=False)]
     compiled, graphs = [], []
-    for step in updates(opened, OBJECTIVES[name], compiled=True):
+    for step in updates(opened, objective, compiled=True):
         compiled.append(step.terms)
         graphs.append(counters["stats"]["unique_graphs"])
     torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)

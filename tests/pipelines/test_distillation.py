@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from cli import main
@@ -20,9 +21,11 @@ from pipelines import (
     OptimizationConfig,
     PlaceConfig,
     RebalanceConfig,
+    RetrainConfig,
     TrainConfig,
     load_model,
     rebalance_and_train,
+    retrain,
     train,
 )
 from pipelines.distillation import Teacher
@@ -30,9 +33,11 @@ from pipelines.history import History
 from pipelines.loop import Step
 from pipelines.objective import build_objective, check_training
 from pipelines.open_data import OpenData, open_data
+from pipelines.report_data import read_report_data
 from pipelines.training import TrainResult
 from rebalance.data.augmentation import normalize
 from rebalance.errors import InputError
+from rebalance.files import sha256
 from rebalance.methods.distilled import DistilledMethod
 
 Config = Callable[..., TrainConfig]
@@ -79,14 +84,15 @@ def test_the_teacher_undoes_the_normalisation_of_its_student(teacher: Path, open
         torch.testing.assert_close(Teacher(trained, other)(given), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_share_and_temperature_reach_the_loss(teacher: Path, opened: OpenData, tmp_path: Path) -> None:
-    method = build(opened, tmp_path, teacher=teacher, teacher_share=0.2, teacher_temperature=5.0)
-    assert (method.share, method.distillation.temperature) == (0.2, 5.0)
+def test_its_settings_and_its_weights_reach_the_loss(teacher: Path, opened: OpenData, tmp_path: Path) -> None:
+    method = build(opened, tmp_path, teacher=teacher, teacher_share=0.2, teacher_temperature=5.0, teacher_power=0.7)
+    assert (method.share, method.distillation.temperature, method.distillation.power) == (0.2, 5.0, 0.7)
     assert method.objective.mix is not None  # the default recipe
+    assert isinstance(method.teacher, Teacher)
     weights = load_file(teacher / "model" / "weights.safetensors")
-    assert all(torch.equal(value, weights[name]) for name, value in load_model(teacher).classifier.state_dict().items())
-    state = {name: value for name, value in method.teacher.state_dict().items() if name.startswith("classifier.")}
-    assert all(torch.equal(value, weights[name.removeprefix("classifier.")]) for name, value in state.items())
+    state = method.teacher.classifier.state_dict()
+    assert state.keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in state.items())
 
 
 # Trainings
@@ -140,19 +146,56 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     assert models[0].read_bytes() == models[1].read_bytes()
 
 
-def test_in_the_pipeline_the_method_is_taught_and_plain_cross_entropy_is_not(teacher: Path, tmp_path: Path) -> None:
-    given = config(tmp_path, "compared", teacher=teacher)
-    pipeline = RebalanceConfig(
-        data=given.data,
-        objective=given.objective,
-        optimization=given.optimization,
-        place=given.place,
-        arms=("ce", "rebalanced"),
-        seeds=1,
-    )
-    folder = rebalance_and_train(pipeline).folder
-    taught = {file.parts[-3]: "distillation" in file.read_text() for file in folder.rglob("history.csv")}
-    assert taught == {"ce": False, "rebalanced": True}
+@pytest.mark.parametrize("amp", ["no", "bf16"])
+def test_synthetic_images_and_half_precision_go_with_it(
+    amp: Any, teacher: Path, opened: OpenData, tmp_path: Path
+) -> None:
+    (tmp_path / "made" / "9").mkdir(parents=True)
+    for i, pixels in enumerate(opened.tables["test"].table.images[:3]):
+        Image.fromarray(pixels).save(tmp_path / "made" / "9" / f"{i}.png")
+    given = config(tmp_path, teacher=teacher)
+    given = replace(given, synthetic=tmp_path / "made", optimization=replace(given.optimization, amp=amp))
+    assert sum(train(given).metrics["synthetic_counts"]) == 3
+
+
+# What is left of it in the run folder
+
+
+def test_the_run_says_who_taught_it_and_goes_on_with_nobody_else(teacher: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "teacher"
+    shutil.copytree(teacher, copy)
+    given = config(tmp_path, teacher=copy)
+    metrics = train(given).metrics
+    weights = sha256(teacher / "model" / "weights.safetensors")
+    assert metrics["teacher"] == {"run": str(copy), "weights": weights, "prior": ""}
+    other = train(config(tmp_path, "other", method="focal")).folder
+    shutil.copy(other / "model" / "weights.safetensors", copy / "model" / "weights.safetensors")
+    (tmp_path / "train" / "student" / "metrics.json").unlink()  # as if it had been stopped
+    with pytest.raises(InputError, match="others: teacher differ"):
+        train(given)
+
+
+def test_a_prior_that_comes_through_the_teacher_is_seen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = train(config(tmp_path, "first", method="balanced_softmax")).folder
+    with caplog.at_level(logging.WARNING):
+        train(config(tmp_path, "alike", method="balanced_softmax", teacher=first))
+        assert "pull the logits apart" not in caplog.text
+        second = train(config(tmp_path, "second", method="ce", teacher=first)).folder
+    assert "has the class prior in its loss (balanced_softmax), the other has not" in caplog.text
+    place = PlaceConfig(device="cpu", report_to="none", output=tmp_path)
+    with pytest.raises(InputError, match="balanced_softmax"):
+        retrain(RetrainConfig(run=second, method="logit_adjustment", place=place))
+    assert (retrain(RetrainConfig(run=second, method="tau_norm", place=place)).folder / "metrics.json").is_file()
+
+
+def test_seeds_with_teachers_of_their_own_are_one_arm_of_the_report(tmp_path: Path) -> None:
+    runs = []
+    for seed in (0, 1):
+        first = train(replace(config(tmp_path, f"first-{seed}"), seed=seed)).folder
+        runs.append(train(replace(config(tmp_path, f"second-{seed}", teacher=first), seed=seed)).folder)
+    odd = train(config(tmp_path, "odd", teacher=train(config(tmp_path, "focal", method="focal")).folder)).folder
+    arms = read_report_data([*runs, odd]).metrics
+    assert {name: len(seeds) for name, seeds in arms.items()} == {"second-0": 2, "odd": 1}
 
 
 # What is refused, before anything is written
@@ -162,7 +205,7 @@ def test_a_teacher_of_other_data_is_refused_unless_its_model_alone_is_given(
     teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     elsewhere = {"imbalance_factor": 10}
-    with pytest.raises(InputError, match=r"trained on these data, cut and split like this; got .* on others"):
+    with pytest.raises(InputError, match=r"like this; got .*on others \(--imbalance-factor None there, 10 here\)"):
         train(config(tmp_path, data=elsewhere, teacher=teacher))
     assert not list(tmp_path.iterdir())
     with caplog.at_level(logging.WARNING):
@@ -174,7 +217,6 @@ def test_a_teacher_of_other_data_is_refused_unless_its_model_alone_is_given(
     ("given", "message"),
     [
         ({"method": "paco"}, "a composed method for --teacher; got paco, which has parts of its own"),
-        ({"teacher": Path("nowhere")}, "a finished run with a model; got nowhere"),
         ({"data": {"image_size": 16}}, "a teacher with an image size of 16; got .* with 8"),
         ({"loss": ("supcon",)}, "a classification loss beside the teacher; got supcon"),
     ],
@@ -194,9 +236,12 @@ def test_a_teacher_of_other_classes_is_refused(teacher: Path, photos: Path, tmp_
     ("objective", "message"),
     [
         ({"teacher_share": 0.2}, "--teacher RUN with --teacher-share; got no teacher"),
+        ({"teacher_power": 1.0}, "--teacher RUN with --teacher-power; got no teacher"),
         ({"teacher_temperature": 1.0}, "--teacher RUN with --teacher-temperature; got no teacher"),
         ({"teacher": Path("a"), "teacher_share": 0.0}, r"--teacher-share in \(0, 1\]; got 0"),
-        ({"teacher": Path("a"), "teacher_temperature": -1.0}, "--teacher-temperature > 0; got -1"),
+        ({"teacher": Path("a"), "teacher_temperature": float("inf")}, r"--teacher-temperature in \(0, 100\]; got inf"),
+        ({"teacher": Path("a"), "teacher_power": -1.0}, r"--teacher-power in \(0, 100\]; got -1"),
+        ({"teacher": Path("nowhere")}, "a finished run with a model as teacher; got nowhere, which has none"),
     ],
 )
 def test_settings_of_a_teacher_are_checked_first(objective: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -204,17 +249,35 @@ def test_settings_of_a_teacher_are_checked_first(objective: dict[str, Any], mess
         check_training(config(tmp_path, **objective))
 
 
-def test_folds_and_a_teacher_that_has_seen_them_do_not_go_together(
+def test_a_pipeline_teaches_as_its_model_and_is_checked_as_that(tmp_path: Path) -> None:
+    given = config(tmp_path, "whole")
+    arms = RebalanceConfig(
+        data=given.data, optimization=given.optimization, place=given.place, arms=("ce", "rebalanced"), seeds=1
+    )
+    whole = rebalance_and_train(arms).folder
+    facts = train(config(tmp_path, teacher=whole)).metrics["teacher"]
+    assert facts["prior"] == "balanced_mixup"
+    with pytest.raises(InputError, match="trained on others"):
+        train(config(tmp_path, "else", data={"imbalance_factor": 10}, teacher=whole))
+
+
+def test_a_run_is_not_its_own_teacher(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "digits", "--updates", "4", "--report-to", "none", "--output", str(tmp_path)]
+    assert main(words) == 0
+    folder = tmp_path / "train" / "digits-balanced_mixup"
+    weights = (folder / "model" / "weights.safetensors").read_bytes()
+    for teacher in (folder, folder / "model"):
+        named = ["--teacher", str(teacher), "--experiment", "digits-balanced_mixup"]
+        assert main([*words, *named, "--no-resume"]) == 2
+        assert "a run folder of its own" in " ".join(capfd.readouterr().err.split())
+    assert (folder / "model" / "weights.safetensors").read_bytes() == weights
+    assert main([*words, "--teacher", str(folder), "--teacher-share", "0.7"]) == 0
+    assert (tmp_path / "train" / "digits-balanced_mixup-taught" / "metrics.json").is_file()
+
+
+def test_the_pipeline_compares_independent_trainings(
     teacher: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["run", "digits", "--tune-folds", "2", "--teacher", str(teacher), "--output", str(tmp_path / "runs")]
-    assert main(words) == 2
-    assert "the teacher has seen every fold" in " ".join(capfd.readouterr().err.split())
+    assert main(["run", "digits", "--teacher", str(teacher), "--output", str(tmp_path / "runs")]) == 2
+    assert "expected trainings that are independent of one another" in " ".join(capfd.readouterr().err.split())
     assert not (tmp_path / "runs").exists()
-
-
-def test_the_copied_run_is_as_good_as_the_run(teacher: Path, tmp_path: Path) -> None:
-    shutil.copytree(teacher, tmp_path / "copy")
-    words = ["train", "digits", "--updates", "4", "--report-to", "none", "--output", str(tmp_path / "runs")]
-    assert main([*words, "--teacher", str(tmp_path / "copy"), "--teacher-share", "0.7"]) == 0
-    assert (tmp_path / "runs" / "train" / "digits-balanced_mixup" / "metrics.json").is_file()

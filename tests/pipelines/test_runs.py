@@ -107,6 +107,21 @@ def test_a_changed_configuration_is_refused_with_the_differences(run: Path) -> N
     assert "weight_decay" not in error
 
 
+def test_a_run_of_a_version_without_some_setting_goes_on_with_its_default(run: Path) -> None:
+    file = run / "config.yaml"
+    saved = yaml.safe_load(file.read_text())
+    del saved["objective"]["teacher"], saved["optimization"]["sam"]
+    file.write_text(yaml.safe_dump(saved))
+    refused(run, r"optimization\.sam: None → 0\.1", replace(CONFIG, optimization=OptimizationConfig(sam=0.1)))
+    open_run(run)
+
+
+def test_a_run_of_a_version_with_other_settings_is_refused(run: Path) -> None:
+    file = run / "config.yaml"
+    file.write_text(file.read_text() + "gone: 3\n")
+    refused(run, "gone: 3 → None")
+
+
 def test_settings_without_effect_on_results_may_change(run: Path) -> None:
     data = replace(CONFIG.data, workers=7, cache_gb=0.1)
     place = PlaceConfig(output=Path("elsewhere"), experiment="x", device="cpu", checkpoint_updates=3)

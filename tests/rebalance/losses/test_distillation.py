@@ -18,12 +18,13 @@ def logits() -> tuple[Tensor, Tensor]:
     return student, teacher
 
 
-def reference(student: Tensor, teacher: Tensor, temperature: float) -> np.ndarray:
+def reference(student: Tensor, teacher: Tensor, temperature: float, power: float = 1.0) -> np.ndarray:
     def softmax(rows: np.ndarray) -> np.ndarray:
         powers = np.exp(rows - rows.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
-    p, q = softmax(student.numpy() / temperature), softmax(teacher.numpy() / temperature)
+    p, q = softmax(student.numpy() / temperature), softmax(teacher.numpy() / temperature) ** power
+    q = q / q.sum(axis=1, keepdims=True)
     return temperature**2 * np.sum(q * np.log(q / p), axis=1)  # type: ignore[no-any-return]
 
 
@@ -35,6 +36,20 @@ def test_it_is_the_formula(logits: tuple[Tensor, Tensor], temperature: float) ->
     for reduction in ("mean", "weighted_mean", "sum"):
         expected = losses.sum() if reduction == "sum" else losses.mean()
         torch.testing.assert_close(module(*logits, reduction=reduction), expected)
+
+
+def test_a_power_flattens_what_the_teacher_says(logits: tuple[Tensor, Tensor]) -> None:
+    losses = DistillationLoss(temperature=2.0, power=0.5)(*logits, reduction="none")
+    np.testing.assert_allclose(losses.numpy(), reference(*logits, 2.0, 0.5), rtol=1e-12)
+
+
+def test_a_class_that_the_teacher_excludes_counts_nothing() -> None:
+    student = torch.tensor([[1.0, 2.0, 0.5]], requires_grad=True)
+    loss = distillation_loss(student, torch.tensor([[0.0, 0.0, -torch.inf]]), temperature=1.0)
+    loss.backward()
+    p = student.detach().softmax(dim=1)
+    torch.testing.assert_close(loss.detach(), (0.5 * (torch.log(torch.tensor(0.5)) - p[0, :2].log())).sum())
+    torch.testing.assert_close(student.grad, p - torch.tensor([[0.5, 0.5, 0.0]]))
 
 
 def test_beside_one_hot_probabilities_it_is_cross_entropy() -> None:
@@ -80,10 +95,12 @@ def test_it_compiles_to_one_graph(logits: tuple[Tensor, Tensor]) -> None:
     torch.testing.assert_close(torch.compile(module, fullgraph=True, backend="eager")(*logits), module(*logits))
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_temperature_that_is_not_positive_is_refused(temperature: float) -> None:
-    with pytest.raises(ValueError, match="expected temperature > 0; got"):
+    with pytest.raises(ValueError, match="expected a temperature > 0; got"):
         DistillationLoss(temperature=temperature)
+    with pytest.raises(ValueError, match="expected power > 0; got"):
+        DistillationLoss(power=temperature)
 
 
 def test_logits_of_other_shapes_are_refused() -> None:

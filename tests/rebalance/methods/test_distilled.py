@@ -116,6 +116,16 @@ def test_training_moves_the_student_and_nothing_of_the_teacher() -> None:
     assert all(p.grad is None for p in method.teacher.parameters())
 
 
+def test_the_teacher_moves_with_the_method_and_is_no_part_of_its_state() -> None:
+    objective, teacher = composition(), network(7)
+    method = DistilledMethod(objective, teacher)
+    assert {name.removeprefix("objective.") for name in method.state_dict()} == set(objective.state_dict())
+    assert sum(1 for _ in method.parameters()) == sum(1 for _ in objective.parameters())
+    method.to(torch.device("meta"))
+    assert {parameter.device.type for parameter in teacher.parameters()} == {"meta"}
+    assert {buffer.device.type for buffer in teacher.buffers()} == {"meta"}
+
+
 def test_with_the_teacher_alone_the_labels_do_not_count() -> None:
     method, given = DistilledMethod(composition(), network(7), share=1.0).eval(), batch()
     terms = [method(one, START) for one in (given, given._replace(targets=given.targets.flip(0)))]
