@@ -36,6 +36,7 @@ from pipelines import (
     train,
 )
 from pipelines.comparison import estimate
+from rebalance.errors import InputError, RunError
 from rebalance.metrics import headline
 
 PLAIN = {"base_lr": 0.2, "weight_decay": 2e-4, "sched": "step"}
@@ -221,7 +222,11 @@ def main() -> None:
         for stage in (todo, second):  # second stages and students begin with finished trainings
             waiting = [pool.submit(timed_row, arguments, name, seed, begin) for name, seed in stage]
             for (name, seed), result in zip(stage, waiting, strict=True):
-                figures, seconds = result.result()
+                try:
+                    figures, seconds = result.result()
+                except (InputError, RunError) as error:
+                    print(f"{name} seed {seed}: {error}", flush=True)
+                    continue
                 if figures is not None and name in arguments.rows:
                     found.setdefault(name, []).append(figures)
                     print(f"{name} seed {seed}: {100 * figures['accuracy']:.2f} in {seconds:.0f} s", flush=True)

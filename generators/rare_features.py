@@ -23,6 +23,8 @@ from torch.func import functional_call
 from generators.rare_feature_losses import Layout, center_loss, variation_loss
 from rebalance.errors import InputError
 
+_AREA = 64  # locations of a map, 8 × 8
+
 
 class RareFeatures(NamedTuple):
     """A batch of B maps, and the G made from it behind them."""
@@ -138,7 +140,7 @@ class RareFeatureGenerator(nn.Module):
             own_centers = self.centers[targets]  # (B, K, C)
             pooled = fixed.mean(dim=(2, 3)).unsqueeze(1)  # (B, 1, C)
             scores = (pooled @ self.assignment_weight[targets]).squeeze(1) + self.assignment_bias[targets]  # (B, K)
-            cesc = center_loss(fixed, own_centers, scores.softmax(1))
+            cesc = center_loss(fixed, _slowed(own_centers, fixed.shape[2] * fixed.shape[3]), scores.softmax(1))
             mv = cesc.new_zeros(())
             source = torch.arange(len(targets), device=targets.device)
             unused: list[nn.Module] = []
@@ -190,6 +192,19 @@ class RareFeatureGenerator(nn.Module):
         logits = functional_call(self.contrast, frozen, (torch.cat([head, transformed], dim=1),))
         different = torch.zeros(len(head), dtype=torch.long, device=head.device)
         return F.cross_entropy(logits, different) + variation_loss(variation, transformed, tail_variation, self.layout)
+
+
+def _slowed(centers: Tensor, area: int) -> Tensor:
+    """The centres, their gradient scaled down for maps of more than 8 × 8.
+
+    The centre loss is a sum over locations, so its curvature grows with their number: in a batch with 40 % of one
+    class, maps of 16 × 16 and learning rate 0.1 it is beyond what Nesterov momentum can follow, and the centres run off
+    to infinity. A deviation from the original, whose momentum is plain and just follows.
+    """
+    if area <= _AREA:
+        return centers
+    share = _AREA / area
+    return share * centers + (1 - share) * centers.detach()
 
 
 def _tail_classes(counts: npt.ArrayLike, head_share: float, head_classes: Sequence[int] | None) -> Tensor:

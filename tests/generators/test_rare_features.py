@@ -19,7 +19,8 @@ COUNTS = [5, 100, 20, 80, 3]  # with head_share 0.4 the head is classes 1 and 3
 
 def generator(**options: Any) -> RareFeatureGenerator:
     torch.manual_seed(0)
-    module = RareFeatureGenerator(COUNTS, 4, n_centers=3, contrast_channels=5, **{"head_share": 0.4, **options})
+    settings = {"n_centers": 3, "contrast_channels": 5, "head_share": 0.4, **options}
+    module = RareFeatureGenerator(COUNTS, 4, **settings)
     nn.init.normal_(module.centers)
     return module
 
@@ -128,6 +129,38 @@ def test_every_parameter_gets_a_gradient_in_every_phase_and_the_backbone_none_of
     pairs = not active and len(labels) >= 2
     assert bool(module.contrast[0].weight.grad.any()) == pairs
     assert module.centers.grad.any()
+
+
+def test_on_larger_maps_the_centres_learn_as_fast_as_on_maps_of_8_by_8() -> None:
+    maps, targets = (
+        torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0, 0, 1, 1, 2, 3]),
+    )
+    gradients, losses = [], []
+    for scale in (1, 2, 4):
+        rsg = generator()
+        torch.nn.init.normal_(rsg.centers)
+        larger = maps.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
+        out = rsg(larger, targets, True)
+        out.losses["cesc"].backward()
+        gradients.append(rsg.centers.grad)
+        losses.append(float(out.losses["cesc"].detach()) / scale**2)
+    assert losses[1:] == pytest.approx(losses[:1] * 2, rel=1e-5)  # the loss is the original's
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0], rtol=1e-4, atol=1e-5)
+
+
+def test_centres_of_a_frequent_class_stay_finite_under_nesterov_momentum() -> None:
+    torch.manual_seed(0)
+    rsg = generator(n_centers=1)
+    optimizer = torch.optim.SGD([rsg.centers], lr=0.1, momentum=0.9, nesterov=True)
+    targets = torch.tensor([0] * 4 + [1, 2, 3, 3])  # half of the batch
+    for _ in range(200):
+        maps = torch.randn(8, 4, 16, 16) + 3
+        optimizer.zero_grad()
+        (0.1 * rsg(maps, targets, False).losses["cesc"]).backward()
+        optimizer.step()
+    assert float((rsg.centers[0].detach() - 3).abs().max()) < 1
 
 
 def test_unused_parameters_can_be_left_without_gradient() -> None:
