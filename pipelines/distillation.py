@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
@@ -9,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.config import TrainConfig
-from pipelines.config_files import from_dict, to_dict
+from pipelines.config_files import differences, from_dict, to_dict
 from pipelines.config_groups import DataConfig, ObjectiveConfig
 from pipelines.console import log
-from pipelines.model_files import ModelDescription, TrainedClassifier, load_model
+from pipelines.model_files import ModelDescription, TrainedClassifier, load_model, weights_of
 from pipelines.open_data import OpenData
 from pipelines.runs import read_run_config
 from pipelines.trained_runs import prior_in, training_of
@@ -73,14 +74,7 @@ def check_distillation(objective: ObjectiveConfig) -> None:
     ):
         if not 0 < value <= MAX_TEMPERATURE:
             raise InputError(f"{flag} in (0, {MAX_TEMPERATURE:g}]", f"{value:g}", "leave it out for the default")
-    if not any(
-        (folder / "weights.safetensors").is_file() for folder in (objective.teacher, objective.teacher / "model")
-    ):
-        raise InputError(
-            "a finished run with a model as teacher",
-            f"{objective.teacher}, which has none",
-            "give a folder that a run printed",
-        )
+    weights_of(objective.teacher)
 
 
 def check_apart(objective: ObjectiveConfig, folder: Path) -> None:
@@ -97,12 +91,11 @@ def teacher_facts(objective: ObjectiveConfig) -> dict[str, Any]:
     """What `metrics.json` is to say of the teacher: where it was, its weights' hash, what of it has the prior in it."""
     if objective.teacher is None:
         return {}
-    folder = objective.teacher / "model" if (objective.teacher / "model").is_dir() else objective.teacher
     config = _config_of(objective.teacher)
     return {
         "teacher": {
             "run": str(objective.teacher),
-            "weights": sha256(folder / "weights.safetensors"),
+            "weights": sha256(weights_of(objective.teacher)),
             "prior": "" if config is None else prior_in(config),
         }
     }
@@ -132,11 +125,12 @@ def with_teacher(method: Method, description: ModelDescription, config: TrainCon
     trained = load_model(objective.teacher)
     _check_teacher(objective.teacher, trained, opened)
     teacher_config = _config_of(objective.teacher)
-    if teacher_config is not None and bool(prior_in(teacher_config)) != bool(prior_in(config)):
+    priors = ("" if teacher_config is None else prior_in(teacher_config), prior_in(config))
+    if teacher_config is not None and bool(priors[0]) != bool(priors[1]):
         log.warning(
             "one of teacher and student has the class prior in its loss (%s), the other has not: "
             "they pull the logits apart",
-            prior_in(teacher_config) or prior_in(config),
+            priors[0] or priors[1],
         )
     return DistilledMethod(
         method,
@@ -182,10 +176,8 @@ def _difference(teacher: Path, data: DataConfig) -> str:
     config = _config_of(teacher)
     if config is None:
         return "other files or splits"
-    own, its = to_dict(data), to_dict(config.data)
-    names = [name for name in own if own[name] != its[name] and name not in ("augment", "workers", "cache_gb")]
-    flags = [f"--{name.replace('_', '-')} {its[name]} there, {own[name]} here" for name in names]
-    return "; ".join(flags) or "the files have changed"
+    its = replace(config.data, augment=data.augment)  # the same images, however they are augmented
+    return "; ".join(differences(to_dict(its), to_dict(data))) or "the files have changed"
 
 
 def _short(value: object) -> str:

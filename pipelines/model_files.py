@@ -121,21 +121,32 @@ def save_model(folder: Path, classifier: nn.Module, description: ModelDescriptio
     write_tensors(folder / "weights.safetensors", classifier.state_dict())
 
 
+def weights_of(run: Path | str) -> Path:
+    """The weights in a run folder, or in its `model/` alone.
+
+    Raises:
+        InputError: None there.
+    """
+    folder = Path(run) / "model" if (Path(run) / "model").is_dir() else Path(run)
+    if not (folder / "weights.safetensors").is_file():
+        raise InputError("a finished run with a model", f"{run}, which has none", "give a folder that a run printed")
+    return folder / "weights.safetensors"
+
+
 def load_model(run: Path | str) -> TrainedClassifier:
     """The classifier of a run folder, or of its `model/` alone.
 
     Raises:
         InputError: No model there, or files that do not fit together.
     """
-    folder = Path(run) / "model" if (Path(run) / "model").is_dir() else Path(run)
-    if not (folder / "weights.safetensors").is_file():
-        raise InputError("a finished run with a model", f"{run}, which has none", "give a folder that a run printed")
+    weights = weights_of(run)
+    folder = weights.parent
     values: dict[str, Any] = read_json(folder / "model.json")
     try:
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         description = ModelDescription(**{**values, **lists})
         classifier = build_classifier(description)
-        classifier.load_state_dict(load_file(folder / "weights.safetensors"))
+        classifier.load_state_dict(load_file(weights))
     except Exception as error:
         raise InputError("a whole model folder", f"{folder}: {error}", "export the model again") from error
     return TrainedClassifier(classifier, description)

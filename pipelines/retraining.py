@@ -22,7 +22,7 @@ from pipelines.config_groups import MixingConfig, ObjectiveConfig
 from pipelines.console import log
 from pipelines.evaluation import predict_rows
 from pipelines.history import write_history
-from pipelines.model_files import ModelDescription, TrainedClassifier, load_model
+from pipelines.model_files import ModelDescription, TrainedClassifier, load_model, weights_of
 from pipelines.open_data import OpenData, open_data
 from pipelines.optimization import check_optimization
 from pipelines.options import options_of, read_options
@@ -87,7 +87,7 @@ def retrain(config: RetrainConfig) -> TrainResult:
     training = with_precision(training, session.device, opened.size)
     with RunFolder(folder, "retrain", config, resume=place.resume) as run:
         counts = opened.train.table.counts
-        weights = sha256(source.folder / "model" / "weights.safetensors")
+        weights = sha256(weights_of(source.folder))
         claim_data(
             run, opened, (counts, np.zeros_like(counts)), first_stage=weights, precision=training.optimization.amp
         )

@@ -8,10 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from pipelines.open_data import OpenData
 
 TRAIN_COUNTS = {"круг": 40, "two words": 16, "f.o.u.r": 7, "tail": 3}
 """Classes of the photographs, long-tailed, with names as people give them."""
@@ -45,6 +49,35 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for number in range(first, first + n):
                 draw_photo(label, number, 16 + number % 3).save(folder / f"{number}.jpg", quality=92)
     return root
+
+
+@pytest.fixture(scope="session")
+def noise() -> OpenData:
+    """Noise of 8 px, decoded, in four classes of 24, 12, 6 and 4 images; not to be changed."""
+    import torch
+
+    from pipelines import DataConfig
+    from pipelines.open_data import open_data
+    from rebalance.data.table import ImageTable, Splits
+
+    targets = np.repeat(np.arange(4), (24, 12, 6, 4))
+    images = np.random.default_rng(0).integers(0, 256, (len(targets), 8, 8, 3), dtype=np.uint8)
+    splits = Splits(ImageTable(images, targets, tuple("abcd")))
+    return open_data(DataConfig(data="made", image_size=8), torch.device("cpu"), splits)
+
+
+@pytest.fixture(scope="session")
+def untrained(noise: OpenData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model folder of a classifier of `noise` that has learnt nothing; not to be changed."""
+    from pipelines import TrainConfig
+    from pipelines.model_files import build_classifier, save_model
+    from pipelines.objective import build_objective
+
+    counts = noise.train.table.counts.astype(float)
+    _, description = build_objective(TrainConfig(data=noise.config), noise, counts, counts / counts.sum())
+    folder = tmp_path_factory.mktemp("untrained")
+    save_model(folder, build_classifier(description), description)
+    return folder
 
 
 @pytest.fixture

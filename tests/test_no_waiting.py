@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -21,17 +20,13 @@ from generators.class_conditional import NetworkSettings
 from generators.class_conditional_training import TrainingSettings, train_class_conditional
 from pipelines import DataConfig, ModelConfig, ObjectiveConfig, OptimizationConfig, TrainConfig
 from pipelines.loop import Step, TrainingData, training_steps
-from pipelines.model_files import build_classifier, save_model
-from pipelines.objective import build_objective
-from pipelines.open_data import OpenData, open_data
+from pipelines.open_data import OpenData
 from pipelines.optimization import build_optimizer
 from pipelines.preparation import prepare_training
 from pipelines.recipes import RECIPES
 from rebalance.averaging import MovingAverage
 from rebalance.data.store import ResidentStore
-from rebalance.data.table import ImageTable, Splits
 
-COUNTS = (24, 12, 6, 4)
 UPDATES = 4
 META = torch.device("meta")
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -79,17 +74,8 @@ def _no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
 
 
-@pytest.fixture(scope="module")
-def opened() -> OpenData:
-    """Noise in four classes."""
-    stream = np.random.default_rng(0)
-    targets = np.repeat(np.arange(len(COUNTS)), COUNTS)
-    table = ImageTable(stream.integers(0, 256, (len(targets), 8, 8, 3), dtype=np.uint8), targets, tuple("abcd"))
-    return open_data(DataConfig(data="made", image_size=8), torch.device("cpu"), Splits(table))
-
-
 def updates(
-    opened: OpenData, objective: dict[str, Any], augment: str = "crop+flip", sam: float | None = None
+    noise: OpenData, objective: dict[str, Any], augment: str = "crop+flip", sam: float | None = None
 ) -> Iterator[Step]:
     """The updates of a training whose method, images and targets are on the device."""
     optimization = OptimizationConfig(
@@ -101,7 +87,7 @@ def updates(
         objective=ObjectiveConfig(**objective),
         optimization=optimization,
     )
-    parts = prepare_training(config, replace(opened, config=config.data), torch.device("cpu"))
+    parts = prepare_training(config, replace(noise, config=config.data), torch.device("cpu"))
     method, data = parts.method.to(META), parts.data
     assert isinstance(data.store, ResidentStore)
     moved = TrainingData(
@@ -119,8 +105,8 @@ def updates(
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_no_update_waits_for_the_device(name: str, opened: OpenData) -> None:
-    steps = updates(opened, OBJECTIVES[name])
+def test_no_update_waits_for_the_device(name: str, noise: OpenData) -> None:
+    steps = updates(noise, OBJECTIVES[name])
     with Watched():
         if name in WAITING:
             with pytest.raises(NotImplementedError, match="nonzero"):
@@ -130,24 +116,21 @@ def test_no_update_waits_for_the_device(name: str, opened: OpenData) -> None:
 
 
 @pytest.mark.parametrize("name", ["sphereface", "paco", "autoencoder"])
-def test_no_sharpness_aware_update_waits_for_the_device(name: str, opened: OpenData) -> None:
-    steps = updates(opened, OBJECTIVES[name], sam=0.1)
+def test_no_sharpness_aware_update_waits_for_the_device(name: str, noise: OpenData) -> None:
+    steps = updates(noise, OBJECTIVES[name], sam=0.1)
     with Watched():
         assert len(list(steps)) == UPDATES
 
 
-def test_no_taught_update_waits_for_the_device(opened: OpenData, tmp_path: Path) -> None:
-    settings = TrainConfig(data=opened.config, model=ModelConfig(model="small_cnn"))
-    _, description = build_objective(settings, opened, np.array(COUNTS) * 1.0, np.full(4, 0.25))
-    save_model(tmp_path, build_classifier(description), description)
-    steps = updates(opened, {"teacher": tmp_path}, sam=0.1)
+def test_no_taught_update_waits_for_the_device(noise: OpenData, untrained: Path) -> None:
+    steps = updates(noise, {"teacher": untrained}, sam=0.1)
     with Watched():
         assert len(list(steps)) == UPDATES
 
 
 @pytest.mark.parametrize("augment", ["none", "strong", "sim", "rand", "randstack", "trivialaugment"])
-def test_no_augmentation_waits_for_the_device(augment: str, opened: OpenData) -> None:
-    steps = updates(opened, {"method": "ce"}, augment)
+def test_no_augmentation_waits_for_the_device(augment: str, noise: OpenData) -> None:
+    steps = updates(noise, {"method": "ce"}, augment)
     with Watched():
         assert len(list(steps)) == UPDATES
 

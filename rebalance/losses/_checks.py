@@ -53,7 +53,7 @@ def check_share(value: float, name: str) -> None:
 def check_temperature(value: float, name: str = "a temperature") -> None:
     """Refuses a divisor or factor of logits that is not positive and finite."""
     if not 0 < value < math.inf:
-        raise ValueError(f"expected {name} > 0; got {value!r}; use for example 0.1")
+        raise ValueError(f"expected {name} > 0; got {value!r}; use a finite number, for example 0.1")
 
 
 def check_scale(scale: float) -> None:

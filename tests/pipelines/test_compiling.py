@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch._dynamo.utils import counters
@@ -15,17 +14,13 @@ from torch._dynamo.utils import counters
 from cli import main
 from pipelines import DataConfig, ModelConfig, ObjectiveConfig, OptimizationConfig, TrainConfig
 from pipelines.loop import Step, training_steps
-from pipelines.model_files import build_classifier, save_model
-from pipelines.objective import build_objective
-from pipelines.open_data import OpenData, open_data
+from pipelines.open_data import OpenData
 from pipelines.optimization import build_optimizer
 from pipelines.preparation import prepare_training
 from pipelines.recipes import RECIPES
-from rebalance.data.table import ImageTable, Splits
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of the tracer
 
-COUNTS = (24, 12, 6, 4)
 BATCH, EPOCH = 16, 3  # 46 images: batches of 16, 15 and 15
 UPDATES = 8 * EPOCH
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -44,23 +39,14 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 CORE = ("balanced_mixup", "ldam_drw", "paco", "founding")
 
 
-@pytest.fixture(scope="module")
-def opened() -> OpenData:
-    """Noise in four classes."""
-    stream = np.random.default_rng(0)
-    targets = np.repeat(np.arange(len(COUNTS)), COUNTS)
-    table = ImageTable(stream.integers(0, 256, (len(targets), 8, 8, 3), dtype=np.uint8), targets, tuple("abcd"))
-    return open_data(DataConfig(data="made", image_size=8), torch.device("cpu"), Splits(table))
-
-
-def updates(opened: OpenData, objective: dict[str, Any], *, compiled: bool) -> Iterator[Step]:
+def updates(noise: OpenData, objective: dict[str, Any], *, compiled: bool) -> Iterator[Step]:
     config = TrainConfig(
         data=DataConfig(data="made", image_size=8, augment="crop"),
         model=ModelConfig(model="small_cnn"),
         objective=ObjectiveConfig(**objective),
         optimization=OptimizationConfig(updates=UPDATES, batch_size=BATCH, lr=0.01, amp="no"),
     )
-    parts = prepare_training(config, opened, torch.device("cpu"))
+    parts = prepare_training(config, noise, torch.device("cpu"))
     optimizer = build_optimizer(parts.method, config.optimization, parts.method.learning_rate_factors)
     if compiled:
         torch.compiler.reset()
@@ -69,18 +55,12 @@ def updates(opened: OpenData, objective: dict[str, Any], *, compiled: bool) -> I
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in CORE else pytest.mark.slow) for n in OBJECTIVES])
-def test_every_phase_is_compiled_once_and_gives_the_same_figures(name: str, opened: OpenData, tmp_path: Path) -> None:
-    objective = OBJECTIVES[name]
-    if name == "taught":
-        _, description = build_objective(
-            TrainConfig(data=opened.config), opened, np.array(COUNTS) * 1.0, np.full(4, 0.25)
-        )
-        save_model(tmp_path, build_classifier(description), description)
-        objective = {"teacher": tmp_path, **objective}
+def test_every_phase_is_compiled_once_and_gives_the_same_figures(name: str, noise: OpenData, untrained: Path) -> None:
+    objective = OBJECTIVES[name] if name != "taught" else {**OBJECTIVES[name], "teacher": untrained}
     counters.clear()
-    plain = [step.terms for step in updates(opened, objective, compiled=False)]
+    plain = [step.terms for step in updates(noise, objective, compiled=False)]
     compiled, graphs = [], []
-    for step in updates(opened, objective, compiled=True):
+    for step in updates(noise, objective, compiled=True):
         compiled.append(step.terms)
         graphs.append(counters["stats"]["unique_graphs"])
     torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
@@ -93,20 +73,11 @@ def test_every_phase_is_compiled_once_and_gives_the_same_figures(name: str, open
 
 @pytest.mark.slow
 def test_the_command_compiles_for_this_machine_and_learns_as_without(tmp_path: Path) -> None:
-    runs = []
-    for flags in ([], ["--compile"]):
-        words = [
-            "train",
-            "digits",
-            "--updates",
-            "40",
-            "--report-to",
-            "none",
-            "--output",
-            str(tmp_path / str(len(flags))),
-        ]
-        assert main([*words, *flags]) == 0
-        history = (tmp_path / str(len(flags)) / "train" / "digits-balanced_mixup" / "history.csv").read_text()
-        runs.append([float(row["train_loss"]) for row in csv.DictReader(history.splitlines())])
-    assert runs[1][0] == pytest.approx(runs[0][0], rel=1e-3)
-    assert runs[1][-1] == pytest.approx(runs[0][-1], rel=0.1)
+    losses = []
+    for name, flags in (("plain", []), ("compiled", ["--compile"])):
+        words = ["train", "digits", "--updates", "40", "--report-to", "none", "--output", str(tmp_path)]
+        assert main([*words, "--experiment", name, *flags]) == 0
+        history = (tmp_path / "train" / name / "history.csv").read_text()
+        losses.append([float(row["train_loss"]) for row in csv.DictReader(history.splitlines())])
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-3)
+    assert losses[1][-1] == pytest.approx(losses[0][-1], rel=0.1)

@@ -205,7 +205,7 @@ def test_a_teacher_of_other_data_is_refused_unless_its_model_alone_is_given(
     teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     elsewhere = {"imbalance_factor": 10}
-    with pytest.raises(InputError, match=r"like this; got .*on others \(--imbalance-factor None there, 10 here\)"):
+    with pytest.raises(InputError, match=r"like this; got .*on others \(imbalance_factor: None → 10\)"):
         train(config(tmp_path, data=elsewhere, teacher=teacher))
     assert not list(tmp_path.iterdir())
     with caplog.at_level(logging.WARNING):
@@ -241,7 +241,7 @@ def test_a_teacher_of_other_classes_is_refused(teacher: Path, photos: Path, tmp_
         ({"teacher": Path("a"), "teacher_share": 0.0}, r"--teacher-share in \(0, 1\]; got 0"),
         ({"teacher": Path("a"), "teacher_temperature": float("inf")}, r"--teacher-temperature in \(0, 100\]; got inf"),
         ({"teacher": Path("a"), "teacher_power": -1.0}, r"--teacher-power in \(0, 100\]; got -1"),
-        ({"teacher": Path("nowhere")}, "a finished run with a model as teacher; got nowhere, which has none"),
+        ({"teacher": Path("nowhere")}, "a finished run with a model; got nowhere, which has none"),
     ],
 )
 def test_settings_of_a_teacher_are_checked_first(objective: dict[str, Any], message: str, tmp_path: Path) -> None:
