@@ -6,16 +6,21 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from rebalance.errors import InputError
 from rebalance.ranks import end_with_parent, is_main, world_size
 
 _TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
+if dist.is_available():
+    import torch.distributed.nn  # before any group exists: its functions' defaults keep the group they find for good
+_wrapped: WeakSet[DistributedDataParallel] = WeakSet()
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ def start_session(
 def wrap(session: Session, module: nn.Module) -> nn.Module:
     """`module` on the device and, with several ranks, in DDP."""
     wrapped: nn.Module = session.accelerator.prepare_model(module)
+    if isinstance(wrapped, DistributedDataParallel):
+        _wrapped.add(wrapped)
     return wrapped
 
 
@@ -91,9 +98,16 @@ def end_tracking(session: Session) -> None:
 
 
 def end_session() -> None:
-    """Part from the other ranks once all are done; a rank that leaves early makes the others fail."""
+    """Part from the other ranks once all are done; a rank that leaves early makes the others fail.
+
+    What was wrapped cannot be trained after this.
+    """
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
+        # A group's threads end when nothing holds it, and DDP does; one that lets go of a tensor after Python's end
+        # aborts the process.
+        for module in _wrapped:
+            module.reducer = module.logger = module.process_group = None  # type: ignore[assignment]
         dist.destroy_process_group()
 
 
