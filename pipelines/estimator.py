@@ -51,7 +51,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         sampler_schedule: When the rule acts: "none" (always), "deferred:0.8", "progressive".
         loss_rule: Weigh the loss by class, by one of the same rules; None does as the recipe does.
         model: Backbone: "auto" (by image size), "small_cnn", "resnet32", "resnet50", …
-        weights: Local weights file of a torchvision backbone to start from.
+        weights: Local weights file of a torchvision backbone to start from, or the folder of a transformers model.
         image_shape: (H, W) or (H, W, C) of flat rows.
         image_size: Height and width that images are brought to, px; None keeps images of up to 64 px, else 224.
         augment: Augmentation, such as "crop" for images that must not be mirrored; "auto" does as the method's paper,

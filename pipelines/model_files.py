@@ -37,6 +37,7 @@ class ModelDescription:
         train_counts: Real training images of each class.
         head_options: Of the head.
         adjusted: Whether there is a bias for each class beside the head, see `Classifier`.
+        backbone_options: What else the backbone is rebuilt from, see `Backbone`.
     """
 
     backbone: str
@@ -50,6 +51,7 @@ class ModelDescription:
     train_counts: tuple[int, ...]
     head_options: dict[str, Any] = field(default_factory=dict)
     adjusted: bool = False
+    backbone_options: dict[str, Any] = field(default_factory=dict)
 
 
 @final
@@ -102,7 +104,12 @@ class TrainedClassifier:
 
 def build_classifier(description: ModelDescription) -> Classifier:
     """An untrained classifier of this description."""
-    backbone = build_backbone(description.backbone, image_size=description.image_size, stem=description.stem)
+    backbone = build_backbone(
+        description.backbone,
+        image_size=description.image_size,
+        stem=description.stem,
+        options=description.backbone_options,
+    )
     return Classifier(
         backbone,
         len(description.classes),

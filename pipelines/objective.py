@@ -26,7 +26,6 @@ from rebalance.ranks import seed_everything
 from rebalance.schedules import parse_schedule
 
 _ANY_SIZE = 32  # px; names of augmentations are the same for all sizes
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def check_training(config: TrainConfig) -> None:
@@ -72,19 +71,21 @@ def build_objective(
     make = partial(build_backbone, image_size=opened.size, stem=model.stem, weights=model.weights)
     problem = Problem(make(name), effective, shares, opened.classes, switches(config), make)
     method = build_method(objective.recipe, problem, options)
-    pretrained = model.weights is not None
+    backbone = method.classifier.backbone
+    mean, std = backbone.normalization or (opened.mean, opened.std)
     description = ModelDescription(
-        backbone=method.classifier.backbone.name,
+        backbone=backbone.name,
         stem=model.stem,
         head=method.classifier.head_name,
         scale=method.classifier.scale,
         image_size=opened.size,
-        mean=_IMAGENET_MEAN if pretrained else opened.mean,
-        std=_IMAGENET_STD if pretrained else opened.std,
+        mean=mean,
+        std=std,
         classes=opened.classes,
         train_counts=tuple(opened.train.table.counts.tolist()),
         head_options=method.classifier.head_options,
         adjusted=method.classifier.logit_bias is not None,
+        backbone_options=dict(backbone.options),
     )
     taught = with_teacher(method, description, config, opened)
     _warn_if_nothing_changes(config, opened, method)

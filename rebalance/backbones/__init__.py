@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rebalance.backbones.base import Backbone
 from rebalance.backbones.cifar_resnet import CifarResNet
 from rebalance.backbones.mobilenet import MobileNetV2
 from rebalance.backbones.small_cnn import SmallCNN
 from rebalance.backbones.torchvision_resnet import TorchvisionResNet
+from rebalance.backbones.transformers_model import TransformersBackbone
 from rebalance.backbones.unet import UNetEncoder
 from rebalance.errors import InputError, nearest
 
@@ -33,15 +35,23 @@ def default_backbone(image_size: int) -> str:
     return "resnet32" if image_size <= 64 else "resnet50"
 
 
-def build_backbone(name: str, *, image_size: int, stem: str = "auto", weights: Path | None = None) -> Backbone:
+def build_backbone(
+    name: str,
+    *,
+    image_size: int,
+    stem: str = "auto",
+    weights: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Backbone:
     """A backbone by name.
 
     Args:
-        name: "small_cnn", "resnet20", "resnet32", "resnet56", "unet", "mobilenet_v2", a torchvision ResNet/ResNeXt, or
-            "auto", which chooses by `image_size`.
+        name: "small_cnn", "resnet20", "resnet32", "resnet56", "unet", "mobilenet_v2", a torchvision ResNet/ResNeXt,
+            "transformers", or "auto", which chooses by `image_size`.
         image_size: Height and width of the images, px.
         stem: "auto", "imagenet" or "small"; torchvision networks only.
-        weights: Local weights file; torchvision networks only.
+        weights: Local weights file of a torchvision network; for "transformers" the folder of a model.
+        options: What `Backbone.options` gave, to build a backbone anew without its weights.
 
     Raises:
         InputError: Unknown name or stem, or an option that the backbone lacks.
@@ -57,12 +67,18 @@ def build_backbone(name: str, *, image_size: int, stem: str = "auto", weights: P
                 "a torchvision backbone for weights and the ImageNet stem", repr(name), "use --model resnet50, say"
             )
         backbone = _SMALL[name]()
+    elif name == "transformers":
+        if stem != "auto":
+            raise InputError("a torchvision backbone for a stem", repr(name), "leave out --stem")
+        backbone = TransformersBackbone(image_size=image_size, weights=weights, **(options or {}))
     elif name == "mobilenet_v2":
         backbone = MobileNetV2(image_size=image_size, stem=stem, weights=weights)
     elif _TORCHVISION.match(name) and _exists(name):
         backbone = TorchvisionResNet(name, image_size=image_size, stem=stem, weights=weights)
     else:
-        raise InputError("a backbone", repr(name), nearest(name, (*_SMALL, "mobilenet_v2", *_EXAMPLES, "auto")))
+        raise InputError(
+            "a backbone", repr(name), nearest(name, (*_SMALL, "mobilenet_v2", *_EXAMPLES, "transformers", "auto"))
+        )
     backbone.name = name
     return backbone
 
@@ -79,6 +95,7 @@ __all__ = [
     "MobileNetV2",
     "SmallCNN",
     "TorchvisionResNet",
+    "TransformersBackbone",
     "UNetEncoder",
     "build_backbone",
     "default_backbone",

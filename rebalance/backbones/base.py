@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,6 +21,10 @@ class Backbone(nn.Module, ABC):
     stage_channels: tuple[int, ...]
     name: str = ""
     """The name that `build_backbone` built it by."""
+    options: Mapping[str, Any] = {}
+    """What it takes beside its name, stem and image size to build it anew; values that JSON can hold."""
+    normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Mean and standard deviation of pixels in [0, 1], by channel, that its weights expect; None for a new network."""
 
     @property
     def n_features(self) -> int:

@@ -9,7 +9,7 @@ from torch import nn
 
 from rebalance.backbones.base import Backbone, fill_stages
 from rebalance.backbones.torchvision_resnet import SMALL_IMAGE
-from rebalance.backbones.weights_file import load_weights
+from rebalance.backbones.weights_file import IMAGENET, load_weights
 
 _BOUNDS = ((0, 2), (2, 4), (4, 7), (7, 14), (14, 19))  # of torchvision's `features`: a new stage where a stride is 2
 _CHANNELS = (16, 24, 32, 96, 1280)
@@ -34,6 +34,7 @@ class MobileNetV2(Backbone):
         net = torchvision.models.mobilenet_v2(weights=None)
         if weights is not None:
             load_weights(net, weights, left_out=("classifier.",))
+            self.normalization = IMAGENET
         features = list(net.features)
         stages = [nn.Sequential(*features[first:end]) for first, end in _BOUNDS]
         if stem == "small" or (stem == "auto" and image_size <= SMALL_IMAGE):

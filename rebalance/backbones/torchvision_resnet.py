@@ -8,7 +8,7 @@ from typing import final
 from torch import nn
 
 from rebalance.backbones.base import Backbone, fill_stages
-from rebalance.backbones.weights_file import load_weights
+from rebalance.backbones.weights_file import IMAGENET, load_weights
 
 SMALL_IMAGE = 64
 """Images up to this size (px) get the small stem under "auto": a stride of 4 before the first block loses them."""
@@ -39,6 +39,7 @@ class TorchvisionResNet(Backbone):
             nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
         if weights is not None:
             load_weights(net, weights, left_out=("fc.", "conv1.") if small else ("fc.",))
+            self.normalization = IMAGENET
         first = [net.conv1, net.bn1, net.relu, *([] if small else [net.maxpool]), net.layer1]
         width = net.fc.in_features // 8
         stages = [nn.Sequential(*first), net.layer2, net.layer3, net.layer4]

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from rebalance.errors import InputError
 
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of pixels in [0, 1] that torchvision's weights expect, by channel."""
+
 
 def load_weights(net: nn.Module, path: Path, *, left_out: tuple[str, ...]) -> None:
     """Load a file in torchvision's layout into `net`.

@@ -86,18 +86,37 @@ def test_a_teacher_with_the_same_weights_has_nothing_to_add(name: str) -> None:
     assert other > 1e-3
 
 
-def test_a_row_counts_by_its_weight_and_a_mixed_one_by_both() -> None:
+def test_a_row_counts_by_its_weight() -> None:
     weight = torch.tensor([1.0, 0.3, 0.0, 2.0, 0.3, 1.0])
-    for mix in (None, BatchMix("mixup", COUNTS)):
-        method = DistilledMethod(composition(mix=mix), network(7)).eval()
+    method = DistilledMethod(composition(), network(7)).eval()
+    images = batch().views[:, 0]
+    values = distillation_loss(method.classifier(images), method.teacher(images), reduction="none")
+    found = method(batch(weight=weight), START)["distillation"]
+    torch.testing.assert_close(found, 0.5 * (weight * values).mean())
 
-        def taught(weight: Tensor, method: DistilledMethod = method) -> Tensor:
-            torch.manual_seed(5)
-            return method(batch(weight=weight), START)["distillation"].detach()  # type: ignore[no-any-return]
 
-        each = torch.stack([taught(torch.eye(6)[i]) for i in range(6)])
-        torch.testing.assert_close(taught(weight), (each * weight).sum())
-        assert taught(torch.eye(6)[0]) > 0
+def test_a_mixed_row_counts_by_the_weights_of_both_partners() -> None:
+    weight = torch.tensor([1.0, 0.3, 0.0, 2.0, 0.3, 1.0])
+    mix, given = BatchMix("mixup", COUNTS), batch(weight=weight)
+    method = DistilledMethod(composition(mix=mix), network(7)).eval()
+    torch.manual_seed(5)
+    mixed = mix(given.views[:, 0], given.targets)
+    own, partner = mixed.mix.lam * weight, (1 - mixed.mix.lam) * weight[mixed.partners]
+    assert partner.gt(0.01).any()
+    values = distillation_loss(method.classifier(mixed.images), method.teacher(mixed.images), reduction="none")
+    torch.manual_seed(5)
+    found = method(given, START)["distillation"]
+    torch.testing.assert_close(found, 0.5 * ((own + partner) * values).mean())
+
+
+def test_phases_reach_the_composition() -> None:
+    mix = BatchMix("mixup", COUNTS, until=0.5)
+    plain = DistilledMethod(composition(), network(7)).eval()(batch(), START)
+    method = DistilledMethod(composition(mix=mix), network(7)).eval()
+    for progress, mixes in ((0.0, True), (0.4, True), (0.6, False)):
+        method.before_step(progress)
+        same = torch.equal(method(batch(), START)["distillation"], plain["distillation"])
+        assert same is not mixes, progress
 
 
 def test_training_moves_the_student_and_nothing_of_the_teacher() -> None:

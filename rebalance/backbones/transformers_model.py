@@ -1,0 +1,177 @@
+"""Vision models of transformers from a checkpoint folder, such as ViT, DINOv2, CLIP, SigLIP, Swin, ConvNeXt."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from rebalance.backbones.base import Backbone, fill_stages
+from rebalance.backbones.weights_file import IMAGENET
+from rebalance.errors import InputError
+
+
+@final
+class TransformersBackbone(Backbone):
+    """A vision model of transformers as one stage; its features are the mean over all places, not the class token.
+
+    Of a model of images and text, the part for images. Weights that do not take part in the features, such as those of
+    a pooler, are fixed. Nothing is downloaded, nothing unpickled, and no code of the folder is run.
+
+    Args:
+        image_size: Height and width of the images, px; positions are interpolated where the model can.
+        weights: A folder that `save_pretrained` wrote, with safetensors.
+        config: The model's own description, as in `options`, for a network without weights, in place of a folder.
+
+    Raises:
+        InputError: No such folder, weights that are missing, or a model that takes no images of this size.
+    """
+
+    def __init__(
+        self, *, image_size: int, weights: Path | None = None, config: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        with _quiet():
+            if weights is not None:
+                net, missing = _from_folder(weights)
+            elif config is not None:
+                net, missing = _from_config(config), set()
+            else:
+                raise InputError(
+                    "a folder with a transformers model", "none", "give --weights FOLDER, as save_pretrained wrote it"
+                )
+        last = _LastMaps(net)
+        channels = _prepare(last, image_size, missing)
+        fill_stages(self, [last], [channels])
+        self.options = {"config": json.loads(net.config.to_json_string(use_diff=False))}
+        if weights is not None:
+            self.normalization = _normalization(weights)
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """See `Backbone`; a norm that the model has for pooled features comes behind the mean."""
+        last = self.stages[0]
+        assert isinstance(last, _LastMaps)
+        features: Tensor = last.norm(super().pool(maps))
+        return features
+
+
+class _LastMaps(nn.Module):
+    """Images (B, 3, H, W) → the last hidden state as maps (B, D, h, w)."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net = net
+        parameters = inspect.signature(net.forward).parameters
+        self.arguments = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in parameters else {}
+        self.registers = int(getattr(net.config, "num_register_tokens", 0) or 0)
+        self.after_pooling = ""
+
+    @property
+    def norm(self) -> nn.Module:
+        """The model's norm of pooled features; for other models, nothing."""
+        norm: nn.Module = self.net.get_submodule(self.after_pooling) if self.after_pooling else nn.Identity()
+        return norm
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden: Tensor = self.net(images, **self.arguments).last_hidden_state
+        if hidden.ndim == 4:
+            return hidden
+        side = math.isqrt(hidden.shape[1] - self.registers)  # before the patches stand class token and registers
+        return hidden[:, -side * side :].transpose(1, 2).reshape(len(hidden), -1, side, side)
+
+
+def _prepare(last: _LastMaps, size: int, missing: set[str]) -> int:
+    """Channels of the maps; what takes no part is fixed, and what takes part must have had weights.
+
+    Found by a pass with gradients, since the models differ in what they keep beside the features.
+    """
+    net = last.net.eval()
+    try:
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            maps = last(torch.randn(1, 3, size, size))
+            maps.sum().backward()
+    except Exception as error:
+        raise InputError(
+            f"a vision model that takes images of {size} px",
+            f"{type(net).__name__}: {error}",
+            "try the size it was trained at with --image-size",
+        ) from error
+    channels = int(maps.shape[1])
+    idle = {name for name, parameter in net.named_parameters() if parameter.grad is None}
+    for name in ("layernorm", "post_layernorm", "pooler.layernorm"):  # ConvNeXt's, CLIP's, BEiT's: of pooled features
+        if f"{name}.weight" in idle and net.get_parameter(f"{name}.weight").shape == (channels,):
+            last.after_pooling = name
+            idle -= {f"{name}.weight", f"{name}.bias"}
+    if lost := sorted(missing - idle):
+        raise InputError(
+            f"all weights of {type(net).__name__}", f"none for {lost[0]}", "give the folder of a whole checkpoint"
+        )
+    for name, parameter in net.named_parameters():
+        parameter.grad = None
+        parameter.requires_grad_(name not in idle)
+    net.train()
+    return channels
+
+
+def _from_folder(folder: Path) -> tuple[Any, set[str]]:
+    """The model, and the names of weights that the folder lacks."""
+    from transformers import AutoConfig, AutoModel
+
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            "a folder with a transformers model", f"no config.json in {folder}", "give what save_pretrained wrote"
+        )
+    safe = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        config = AutoConfig.from_pretrained(folder, **safe)
+        net, report = AutoModel.from_pretrained(
+            folder,
+            config=getattr(config, "vision_config", config),
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **safe,
+        )
+    except Exception as error:
+        raise InputError(
+            "a transformers model with safetensors", f"{folder}: {error}", "save it again with save_pretrained"
+        ) from error
+    return net, set(report["missing_keys"])
+
+
+def _from_config(config: Mapping[str, Any]) -> Any:
+    from transformers import AutoConfig, AutoModel
+
+    return AutoModel.from_config(AutoConfig.for_model(**config), trust_remote_code=False)
+
+
+def _normalization(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of pixels by the folder's preprocessor; ImageNet's where it has none."""
+    file = folder / "preprocessor_config.json"
+    found = json.loads(file.read_text()) if file.is_file() else {}
+    if "image_mean" not in found or "image_std" not in found:
+        return IMAGENET
+    return tuple(found["image_mean"]), tuple(found["image_std"])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bars and its list of weights that were left over, which are those of another task."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
