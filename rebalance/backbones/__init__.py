@@ -60,6 +60,10 @@ def build_backbone(
         raise InputError("a stem", repr(stem), nearest(stem, STEMS))
     if name == "auto":
         name = default_backbone(image_size)
+    if name != "transformers" and weights is not None and weights.is_dir():
+        raise InputError(
+            "a weights file", f"the folder {weights}", "use --model transformers for a folder that transformers wrote"
+        )
     backbone: Backbone
     if name in _SMALL:
         if weights is not None or stem == "imagenet":

@@ -87,6 +87,7 @@ def test_settings_that_do_not_go_with_the_weights_are_refused(tmp_path: Path, mo
         train(config("transformers", None))
     with pytest.raises(InputError, match=r"a backbone of at least two stages .*; got transformers, which has 1"):
         train(config("transformers", folder, rsg=True))
-    with pytest.raises(InputError, match=r"a weights file; got no file at .*vit"):
-        train(config("resnet18", folder))
+    for name in ("resnet18", "auto"):
+        with pytest.raises(InputError, match=r"a weights file; got the folder .*vit; use --model transformers"):
+            train(config(name, folder))
     assert not (tmp_path / "runs").exists()
