@@ -110,7 +110,7 @@ def test_a_changed_configuration_is_refused_with_the_differences(run: Path) -> N
 def test_a_run_of_a_version_without_some_setting_goes_on_with_its_default(run: Path) -> None:
     file = run / "config.yaml"
     saved = yaml.safe_load(file.read_text())
-    del saved["objective"]["teacher"], saved["optimization"]["sam"]
+    del saved["objective"]["teacher_temperature"], saved["optimization"]["sam"]  # defaults 2.0 and None
     file.write_text(yaml.safe_dump(saved))
     refused(run, r"optimization\.sam: None → 0\.1", replace(CONFIG, optimization=OptimizationConfig(sam=0.1)))
     open_run(run)
