@@ -50,7 +50,9 @@ class TransformersBackbone(Backbone):
         last = _LastMaps(net)
         channels = _prepare(last, image_size, missing)
         fill_stages(self, [last], [channels])
-        self.options = {"config": json.loads(net.config.to_json_string(use_diff=False))}
+        description = json.loads(net.config.to_json_string(use_diff=False))
+        description.pop("_name_or_path", None)  # where it came from, on this machine
+        self.options = {"config": description}
         if weights is not None:
             self.normalization = _normalization(weights)
 
