@@ -30,7 +30,6 @@ from pipelines import (
     train,
 )
 from pipelines.history import History
-from rebalance.data.digits import read_digits
 from rebalance.errors import InputError, RunError
 
 
@@ -272,13 +271,6 @@ def test_learning_rate_follows_the_batch(here: Path, caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.INFO, logger="rebalance"):
         train(config(optimization={"updates": 2, "batch_size": 64}))
     assert "learning rate 0.05 (base 0.2 × 64 / 256)" in caplog.text
-
-
-def test_digits_split_is_the_documented_one() -> None:
-    splits = read_digits()
-    assert splits.test is not None
-    assert splits.train.counts.tolist() == [110] * 10
-    assert len(splits.test) == 697
 
 
 def test_corrupt_images_are_refused_or_recorded(photos: Path, here: Path) -> None:

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from rebalance.data.digits import TRAIN_PER_CLASS, read_digits
+from rebalance.data.digits import read_digits
 
 
 def test_train_holds_110_of_each_digit_and_test_the_rest() -> None:
     splits = read_digits()
-    assert splits.train.counts.tolist() == [TRAIN_PER_CLASS] * 10
+    assert splits.train.counts.tolist() == [110] * 10
     assert splits.test is not None
     assert len(splits.test) == 697
     assert splits.test.counts.min() == 64
@@ -36,4 +36,4 @@ def test_the_seed_decides_the_split() -> None:
     first, again, other = read_digits(0), read_digits(0), read_digits(1)
     np.testing.assert_array_equal(np.asarray(first.train.images), np.asarray(again.train.images))
     assert not np.array_equal(np.asarray(first.train.images), np.asarray(other.train.images))
-    assert other.train.counts.tolist() == [TRAIN_PER_CLASS] * 10
+    assert other.train.counts.tolist() == [110] * 10
