@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
 from generators.prompts import CLIP_LENGTH
 from generators.stable_diffusion_checkpoint import REPAIR, STEMS, Checkpoint, stored_weights
 from rebalance.errors import InputError
+from rebalance.quiet import quiet_transformers
 
 _CLASSES: dict[str, Any] = {
     "unet": UNet2DConditionModel,
@@ -35,7 +33,7 @@ def load_model(checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> Any:
     place = checkpoint.folder / part
     plain = checkpoint.variant is None or stored_weights(place, STEMS[part], checkpoint.variant) is None
     try:
-        with _quiet():
+        with quiet_transformers():
             model, report = _CLASSES[part].from_pretrained(
                 checkpoint.folder,
                 subfolder=part,
@@ -70,17 +68,3 @@ def load_tokenizer(checkpoint: Checkpoint, name: str) -> Any:
             "every prompt would read alike; fetch vocab.json and merges.txt, or tokenizer.json, again",
         )
     return tokenizer
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the libraries' progress bars from standing between ours, and their words: what is wrong is raised."""
-    shown, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if shown:
-            transformers_logging.enable_progress_bar()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -16,6 +15,9 @@ from torch import Tensor, nn
 from rebalance.backbones.base import Backbone, fill_stages
 from rebalance.backbones.weights_file import IMAGENET
 from rebalance.errors import InputError
+from rebalance.quiet import quiet_transformers
+
+_SAFE = {"local_files_only": True, "trust_remote_code": False}
 
 
 @final
@@ -38,9 +40,10 @@ class TransformersBackbone(Backbone):
         self, *, image_size: int, weights: Path | None = None, config: Mapping[str, Any] | None = None
     ) -> None:
         super().__init__()
-        with _quiet():
+        with quiet_transformers():
             if weights is not None:
                 net, missing = _from_folder(weights)
+                self.normalization = _normalization(weights)
             elif config is not None:
                 net, missing = _from_config(config), set()
             else:
@@ -53,8 +56,6 @@ class TransformersBackbone(Backbone):
         description = json.loads(net.config.to_json_string(use_diff=False))
         description.pop("_name_or_path", None)  # where it came from, on this machine
         self.options = {"config": description}
-        if weights is not None:
-            self.normalization = _normalization(weights)
 
     def pool(self, maps: Tensor) -> Tensor:
         """See `Backbone`; a norm that the model has for pooled features comes behind the mean."""
@@ -130,16 +131,15 @@ def _from_folder(folder: Path) -> tuple[Any, set[str]]:
         raise InputError(
             "a folder with a transformers model", f"no config.json in {folder}", "give what save_pretrained wrote"
         )
-    safe = {"local_files_only": True, "trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(folder, **safe)
+        config = AutoConfig.from_pretrained(folder, **_SAFE)
         net, report = AutoModel.from_pretrained(
             folder,
             config=getattr(config, "vision_config", config),
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
-            **safe,
+            **_SAFE,
         )
     except Exception as error:
         raise InputError(
@@ -155,25 +155,17 @@ def _from_config(config: Mapping[str, Any]) -> Any:
 
 
 def _normalization(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of pixels by the folder's preprocessor; ImageNet's where it has none."""
-    file = folder / "preprocessor_config.json"
-    found = json.loads(file.read_text()) if file.is_file() else {}
-    if "image_mean" not in found or "image_std" not in found:
+    """Mean and standard deviation of pixels by the folder's image processor; ImageNet's where it has none."""
+    from transformers import AutoImageProcessor
+
+    if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         return IMAGENET
-    return tuple(found["image_mean"]), tuple(found["image_std"])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' bars and its list of weights that were left over, which are those of another task."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+        processor = AutoImageProcessor.from_pretrained(folder, **_SAFE)
+    except Exception as error:
+        raise InputError(
+            "a readable image processor", f"{folder}: {error}", "save it again, or remove its file for ImageNet's mean"
+        ) from error
+    if not processor.do_normalize:
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return tuple(processor.image_mean), tuple(processor.image_std)

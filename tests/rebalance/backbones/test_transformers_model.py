@@ -124,10 +124,23 @@ def test_it_is_rebuilt_from_its_options(name: str, saved: Callable[[str], Path])
 def test_pixels_are_normalised_as_the_folder_says(tmp_path: Path, saved: Callable[[str], Path]) -> None:
     assert TransformersBackbone(image_size=SIZE, weights=saved("vit")).normalization == IMAGENET
     folder = shutil.copytree(saved("vit"), tmp_path / "vit")
-    half = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.25, 0.5]}
-    (folder / "preprocessor_config.json").write_text(json.dumps(half))
-    backbone = TransformersBackbone(image_size=SIZE, weights=folder)
-    assert backbone.normalization == ((0.5, 0.5, 0.5), (0.5, 0.25, 0.5))
+    own, file = ((0.5, 0.4, 0.5), (0.5, 0.25, 0.5)), folder / "preprocessor_config.json"
+
+    def found() -> object:
+        return TransformersBackbone(image_size=SIZE, weights=folder).normalization
+
+    transformers.ViTImageProcessor(image_mean=list(own[0]), image_std=list(own[1])).save_pretrained(folder)
+    assert found() == own
+    whole = {"image_processor": json.loads(file.read_text())}  # as processors of images and text save it
+    file.unlink()
+    (folder / "processor_config.json").write_text(json.dumps(whole))
+    assert found() == own
+    (folder / "processor_config.json").unlink()
+    transformers.ViTImageProcessor(do_normalize=False).save_pretrained(folder)
+    assert found() == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    file.write_text("{")
+    with pytest.raises(InputError, match=r"a readable image processor; got .*vit: .*; save it again"):
+        found()
 
 
 def test_weights_that_the_features_need_may_not_be_missing(tmp_path: Path, saved: Callable[[str], Path]) -> None:
