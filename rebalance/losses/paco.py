@@ -104,7 +104,7 @@ def _anchor_losses(
 
     pair = (anchors / temperature) @ rows.T  # (A, M), the one large matrix
     peak = torch.maximum(centre.detach().amax(1), pair.detach().amax(1))
-    pair = pair.fill_diagonal_(-torch.inf)
+    pair.diagonal().fill_(-torch.inf)
     log_gamma = math.log(gamma) if gamma else -math.inf
     log_denominator = torch.logaddexp(centre.logsumexp(1), pair.logsumexp(1) + log_gamma)
     # The original adds 1e-12 to D_i / exp(peak), where the peak counts the masked pair (i, i) too.

@@ -29,7 +29,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     **{name: {"method": name, "option": ("defer_until=0.5", "until=0.5")} for name in ("mixup_drw", "remix_drw")},
     "balanced_mixup": {"method": "balanced_mixup", "option": ("until=0.5",)},
     "rsg": {"method": "rsg", "option": ("start=0.5", "defer_until=0.5", "n_centers=3")},
-    **{name: {"method": name, "option": ("queue=24", "projection=8")} for name in ("paco", "gpaco")},
+    **{name: {"method": name, "option": ("queue=200", "projection=8")} for name in ("paco", "gpaco")},
     "bcl": {"method": "bcl", "option": ("projection=8", "hidden=16")},
     "autoencoder": {"method": "autoencoder", "option": ("stage=separate", "pretraining=0.5", "encoder=small_cnn")},
     "cmo": {"method": "balanced_softmax", "mix": "cmo:1:0.5:0.5"},
@@ -67,7 +67,7 @@ def test_every_phase_is_compiled_once_and_gives_the_same_figures(name: str, nois
     assert graphs[0] > 0
     half = UPDATES // 2
     for begin, end in ((0, half), (half, UPDATES)):
-        settled = begin + 2 * EPOCH  # both sizes of a batch, and a queue that fills
+        settled = begin + 2 * EPOCH  # both sizes of a batch; a queue of 200 keys is full after 13 updates
         assert graphs[settled - 1] == graphs[end - 1], graphs
 
 
