@@ -77,7 +77,7 @@ def test_features_are_what_the_model_itself_pools(name: str, saved: Callable[[st
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("size", [SIZE, 24])
+@pytest.mark.parametrize("size", [8, SIZE, 24])
 @pytest.mark.parametrize(("name", "n_before"), [("vit", 1), ("deit", 2), ("dinov2", 5), ("clip", 1), ("siglip", 0)])
 def test_maps_are_the_patches_without_the_tokens_before_them(
     name: str, n_before: int, size: int, saved: Callable[[str], Path]
