@@ -104,7 +104,8 @@ def _anchor_losses(
 
     pair = (anchors / temperature) @ rows.T  # (A, M), the one large matrix
     peak = torch.maximum(centre.detach().amax(1), pair.detach().amax(1))
-    pair.diagonal().fill_(-torch.inf)
+    itself = torch.eye(n_anchors, dtype=torch.bool, device=pair.device)
+    pair[:, :n_anchors].masked_fill_(itself, -torch.inf)  # fill_diagonal_ is compiled anew for every size of the queue
     log_gamma = math.log(gamma) if gamma else -math.inf
     log_denominator = torch.logaddexp(centre.logsumexp(1), pair.logsumexp(1) + log_gamma)
     # The original adds 1e-12 to D_i / exp(peak), where the peak counts the masked pair (i, i) too.

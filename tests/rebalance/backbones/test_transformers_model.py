@@ -97,7 +97,8 @@ def test_maps_are_the_patches_without_the_tokens_before_them(
 @pytest.mark.parametrize("name", MODELS)
 def test_every_weight_that_learns_has_a_gradient_and_no_other(name: str, saved: Callable[[str], Path]) -> None:
     """A weight that gets none stops training with several processes."""
-    backbone = TransformersBackbone(image_size=SIZE, weights=saved(name)).train()
+    backbone = TransformersBackbone(image_size=SIZE, weights=saved(name))
+    assert all(module.training for module in backbone.modules())
     assert all(parameter.grad is None for parameter in backbone.parameters())
     (backbone(images()) ** 2).sum().backward()
     learning = {key for key, parameter in backbone.named_parameters() if parameter.requires_grad}
