@@ -5,10 +5,10 @@
                                     [--output runs/sweep]
 
 Synthesizes once (`rebalance synthesize DATA`, unless --synthesis names a folder of it), then trains a cell for every
-weight, smallest share of real images, κ and end (the last part of training, of real images only), once with the kept images and once with replayed ones. Gains are paired by
-seed, against replay and against no images at all, with Student's t interval at 95 %. Finished trainings are not
-repeated. The figures are of the test split: read them to learn, not to choose; `rebalance run --tune` chooses by
-validation.
+weight, smallest share of real images, κ and end (the last part of training, of real images only), once with the kept
+images and once with replayed ones. Gains are paired by seed, against replay and against no images at all, with
+Student's t interval at 95 %. Finished trainings are not repeated. The figures are of the test split: read them to
+learn, not to choose; `rebalance run --tune` chooses by validation.
 """
 
 from __future__ import annotations
@@ -91,9 +91,8 @@ def main() -> None:
     begin = time.monotonic()
     alone = accuracies(arguments, "alone", None, MixingConfig(), "kept")
     print(f"{arguments.method}, balanced accuracy without synthetic images: {estimate(alone).percent()}", flush=True)
-    print(
-        f"{'weight':>6} {'real':>5} {'κ':>5} {'end':>5} {'kept':>14} {'replay':>14} {'kept - replay':>15} {'kept - alone':>15}"
-    )
+    heads = f"{'weight':>6} {'real':>5} {'κ':>5} {'end':>5} {'kept':>14} {'replay':>14}"
+    print(f"{heads} {'kept - replay':>15} {'kept - alone':>15}")
     rows = []
     for weight, share, kappa, end in product(arguments.weights, arguments.shares, arguments.kappas, arguments.ends):
         mixing = MixingConfig(synthetic_weight=weight, real_share=share, kappa=kappa, real_only_last=end)

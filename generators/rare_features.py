@@ -65,7 +65,7 @@ class RareFeatureGenerator(nn.Module):
         InputError: A number out of range, an unknown layout, or a head that is none or all of the classes.
     """
 
-    untraced = True
+    untraced = varies_rows = True
     """How many rows it adds depends on the batch; see `Method.compile`."""
     is_tail: Tensor
 

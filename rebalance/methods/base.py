@@ -80,14 +80,17 @@ class Method(nn.Module, ABC):
         """Once after each optimiser step: momentum encoders and queues. Nothing by default."""
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """As in torch, but for parts whose numbers or shapes are others for every batch: `untraced`, they stay eager.
+        """As in torch, but once for each size of a batch, of which an epoch has two, and without `untraced` parts.
 
-        Traced, they would be compiled again and again. Nothing before this loads the compiler.
+        Code for any size, which torch would make at the last batch of an epoch, is slower in all epochs that follow;
+        only where a part `varies_rows` is it made. Parts whose numbers or shapes are others for every batch would be
+        compiled again and again; they stay eager. Nothing before this loads the compiler.
         """
         for module in self.modules():
             if getattr(module, "untraced", False):
                 module.forward = torch.compiler.disable(module.forward)  # type: ignore[no-untyped-call]
-        super().compile(*args, **kwargs)
+        varied = any(getattr(module, "varies_rows", False) for module in self.modules())
+        super().compile(*args, **{"dynamic": None if varied else False, **kwargs})
 
     def bookmark(self) -> Callable[[], None]:
         """A function that puts back what `forward` changes beside gradients: buffers; a method with more adds it."""

@@ -39,7 +39,8 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 CORE = ("balanced_mixup", "ldam_drw", "paco", "founding")
 
 
-def updates(noise: OpenData, objective: dict[str, Any], *, compiled: bool) -> Iterator[Step]:
+def updates(noise: OpenData, objective: dict[str, Any], *, compiled: bool, backend: Any = "eager") -> Iterator[Step]:
+    """Steps of a small training; what is traced is the same with every backend."""
     config = TrainConfig(
         data=DataConfig(data="made", image_size=8, augment="crop"),
         model=ModelConfig(model="small_cnn"),
@@ -50,7 +51,7 @@ def updates(noise: OpenData, objective: dict[str, Any], *, compiled: bool) -> It
     optimizer = build_optimizer(parts.method, config.optimization, parts.method.learning_rate_factors)
     if compiled:
         torch.compiler.reset()
-        parts.method.compile(backend="eager")  # what is traced is the same with every backend
+        parts.method.compile(backend=backend)
     return training_steps(parts.method, parts.method, optimizer, parts.data, parts.batches, config.optimization, seed=0)
 
 
@@ -69,6 +70,21 @@ def test_every_phase_is_compiled_once_and_gives_the_same_figures(name: str, nois
     for begin, end in ((0, half), (half, UPDATES)):
         settled = begin + 2 * EPOCH  # both sizes of a batch; a queue of 200 keys is full after 13 updates
         assert graphs[settled - 1] == graphs[end - 1], graphs
+
+
+@pytest.mark.parametrize("name", ["balanced_mixup", "paco"])
+def test_what_is_compiled_is_for_one_size_of_a_batch(name: str, noise: OpenData) -> None:
+    """Code for any size would be made at the last batch of an epoch, and be slower ever after."""
+    inputs: list[Any] = []
+
+    def backend(graph: torch.fx.GraphModule, examples: list[Any]) -> Any:
+        inputs.extend(examples)
+        return graph.forward
+
+    for _ in updates(noise, OBJECTIVES[name], compiled=True, backend=backend):
+        pass
+    assert inputs
+    assert not any(isinstance(example, torch.SymInt) for example in inputs)
 
 
 @pytest.mark.slow

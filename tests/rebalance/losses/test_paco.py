@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 from rebalance.losses.paco import PaCoLoss, paco_log_prior, paco_loss
 
@@ -198,3 +199,13 @@ def test_wrong_shapes_and_numbers_are_refused() -> None:
         paco_loss(**data, alpha=-1)
     with pytest.raises(ValueError, match="expected a reduction"):
         paco_loss(**data, reduction="median")
+
+
+def test_a_queue_that_grows_is_compiled_for_any_length() -> None:
+    torch.compiler.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(paco_loss, backend=counter)
+    for length in range(6, 66, 6):
+        data = batch(queue=length)
+        torch.testing.assert_close(compiled(**data), paco_loss(**data))
+    assert counter.frame_count == 2
