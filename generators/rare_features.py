@@ -11,7 +11,7 @@ three in a CIFAR ResNet, the third of four in a ResNet-50), with loss weights 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, final
+from typing import Literal, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -60,9 +60,13 @@ class RareFeatureGenerator(nn.Module):
         layout: Rows of the mv loss, see `variation_loss`; "official" or "per_location".
         zero_unused: Give the parameters that a phase does not train zeros for gradients, as DDP needs. False leaves
             them None, as in the original, so that an optimiser passes them by (no weight decay, no momentum).
+        center_gradient: "bounded": on maps of more than 8 × 8 the centres learn no faster than on 8 × 8. Their loss is
+            a sum over locations, whose curvature Nesterov momentum cannot follow on large maps: at 16 × 16, learning
+            rate 0.1 and 40 % of a batch of one class they run off to infinity. Plain momentum, as in the original,
+            just follows.
 
     Raises:
-        InputError: A number out of range, an unknown layout, or a head that is none or all of the classes.
+        InputError: A number out of range, an unknown layout or gradient, or a head that is none or all of the classes.
     """
 
     untraced = varies_rows = True
@@ -81,12 +85,15 @@ class RareFeatureGenerator(nn.Module):
         head_classes: Sequence[int] | None = None,
         layout: Layout = "official",
         zero_unused: bool = True,
+        center_gradient: Literal["exact", "bounded"] = "exact",
     ) -> None:
         super().__init__()
         if not 0.0 < strength <= 1.0:
             raise InputError("a strength in (0, 1]", repr(strength), "use 1 to pair the whole of the larger group")
         if layout not in ("official", "per_location"):
             raise InputError("layout 'official' or 'per_location'", repr(layout), "name one of the two")
+        if center_gradient not in ("exact", "bounded"):
+            raise InputError("center_gradient 'exact' or 'bounded'", repr(center_gradient), "name one of the two")
         if n_centers < 1 or contrast_channels < 1:
             raise InputError(
                 "n_centers >= 1 and contrast_channels >= 1", f"{n_centers} and {contrast_channels}", "use 15 and 256"
@@ -97,6 +104,7 @@ class RareFeatureGenerator(nn.Module):
         self.strength = strength
         self.layout: Layout = layout
         self.zero_unused = zero_unused
+        self.center_gradient = center_gradient
         self.assignment_weight = nn.Parameter(torch.randn(n_classes, channels, n_centers))
         self.assignment_bias = nn.Parameter(torch.ones(n_classes, n_centers))
         self.centers = nn.Parameter(torch.zeros(n_classes, n_centers, channels))
@@ -140,7 +148,10 @@ class RareFeatureGenerator(nn.Module):
             own_centers = self.centers[targets]  # (B, K, C)
             pooled = fixed.mean(dim=(2, 3)).unsqueeze(1)  # (B, 1, C)
             scores = (pooled @ self.assignment_weight[targets]).squeeze(1) + self.assignment_bias[targets]  # (B, K)
-            cesc = center_loss(fixed, _slowed(own_centers, fixed.shape[2] * fixed.shape[3]), scores.softmax(1))
+            area = fixed.shape[2] * fixed.shape[3]
+            share = 1.0 if self.center_gradient == "exact" else min(1.0, _AREA / area)
+            learning = own_centers if share == 1 else share * own_centers + (1 - share) * own_centers.detach()
+            cesc = center_loss(fixed, learning, scores.softmax(1))
             mv = cesc.new_zeros(())
             source = torch.arange(len(targets), device=targets.device)
             unused: list[nn.Module] = []
@@ -192,19 +203,6 @@ class RareFeatureGenerator(nn.Module):
         logits = functional_call(self.contrast, frozen, (torch.cat([head, transformed], dim=1),))
         different = torch.zeros(len(head), dtype=torch.long, device=head.device)
         return F.cross_entropy(logits, different) + variation_loss(variation, transformed, tail_variation, self.layout)
-
-
-def _slowed(centers: Tensor, area: int) -> Tensor:
-    """The centres, their gradient scaled down for maps of more than 8 × 8.
-
-    The centre loss is a sum over locations, so its curvature grows with their number: in a batch with 40 % of one
-    class, maps of 16 × 16 and learning rate 0.1 it is beyond what Nesterov momentum can follow, and the centres run off
-    to infinity. A deviation from the original, whose momentum is plain and just follows.
-    """
-    if area <= _AREA:
-        return centers
-    share = _AREA / area
-    return share * centers + (1 - share) * centers.detach()
 
 
 def _tail_classes(counts: npt.ArrayLike, head_share: float, head_classes: Sequence[int] | None) -> Tensor:

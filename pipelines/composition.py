@@ -201,7 +201,7 @@ class Problem:
         if not 0 <= spec.start <= 1:
             raise InputError("--rsg-start in [0, 1]", f"{spec.start:g}", "use 0.8, the paper's")
         channels = self.backbone.stage_channels[min(max(stage, 1), n_stages) - 1]
-        generator = RareFeatureGenerator(self.counts, channels, **spec.options)
+        generator = RareFeatureGenerator(self.counts, channels, **{"center_gradient": "bounded", **spec.options})
         return Generation(generator, stage, spec.start, {"cesc": 0.1, "mv": 0.01})
 
 

@@ -32,6 +32,7 @@ def paco(
     gamma: float = 1.0,
     temperature: float = 0.05,
     queue: int = 1024,
+    queue_init: str = "empty",
     projection: int = 32,
     momentum: float = 0.999,
 ) -> Method:
@@ -49,12 +50,14 @@ def paco(
         gamma: Weight of the pairs in the denominator.
         temperature: Of the pairs.
         queue: Keys that are remembered.
+        queue_init: empty, or official: full of random keys from the start.
         projection: Length of the vectors that are contrasted.
         momentum: Of the key encoder.
     """
     loss = PaCoLoss(problem.counts, alpha=alpha, beta=beta, gamma=gamma, temperature=temperature)
     head = ProjectionHead(problem.backbone.n_features, projection, batch_norm=True)
-    return ParametricContrastiveMethod(_linear(problem), head, loss, FeatureQueue(queue, projection), momentum=momentum)
+    memory = _queue(problem, queue, projection, queue_init)
+    return ParametricContrastiveMethod(_linear(problem), head, loss, memory, momentum=momentum)
 
 
 def gpaco(
@@ -65,6 +68,7 @@ def gpaco(
     gamma: float = 1.0,
     temperature: float = 0.07,
     queue: int = 1024,
+    queue_init: str = "empty",
     projection: int = 128,
     label_smoothing: float = 0.0,
 ) -> Method:
@@ -82,6 +86,7 @@ def gpaco(
         gamma: Weight of the pairs in the denominator.
         temperature: Of the pairs.
         queue: Keys that are remembered.
+        queue_init: empty, or official: full of random keys from the start.
         projection: Length of the vectors that are contrasted.
         label_smoothing: Of the class centre's target.
     """
@@ -89,7 +94,8 @@ def gpaco(
         problem.counts, alpha=alpha, beta=beta, gamma=gamma, temperature=temperature, label_smoothing=label_smoothing
     )
     head = ProjectionHead(problem.backbone.n_features, projection, n_layers=3)
-    return ParametricContrastiveMethod(_linear(problem), head, loss, FeatureQueue(queue, projection), momentum=None)
+    memory = _queue(problem, queue, projection, queue_init)
+    return ParametricContrastiveMethod(_linear(problem), head, loss, memory, momentum=None)
 
 
 def bcl(
@@ -139,12 +145,15 @@ def reslt(
     medium_share: float = 0.65,
     tail_share: float = 0.3,
     head: str = "norm",
+    tau: float = 0.0,
+    fused_eps: float = 0.0,
     label_smoothing: float = 0.0,
 ) -> Method:
     """ResLT: one branch for all classes, one for all but the head, one for the tail, over one feature map.
 
     The defaults are those of CIFAR-100-LT; CIFAR-10-LT takes alpha=0.998 medium_share=0.8 tail_share=0.6, ImageNet-LT
-    alpha=0.99 medium_share=0.825 tail_share=0.22 head=conv.
+    alpha=0.99 medium_share=0.825 tail_share=0.22 head=conv fused_eps=1e-7 and tau=0.3, with
+    ResNeXt tau=0.7; iNaturalist 2018 alpha=0.85 medium_share=0.811 tail_share=0 head=conv.
 
     Paper: Cui et al., ResLT: Residual Learning for Long-tailed Recognition, TPAMI 2022.
     When: one view an image is all that can be paid for, and alpha can be tuned: it depends on the data.
@@ -153,15 +162,21 @@ def reslt(
         problem: What it is built for.
         alpha: Weight of the branches, against that of their sum.
         medium_share: The rarest share of the classes, which the second branch answers for.
-        tail_share: The rarest share of the classes, which the third branch answers for.
+        tail_share: The rarest share of the classes, which the third branch answers for; 0 for no third branch.
         head: norm, where branches differ in their batch norm (CIFAR), or conv, where each has its own channels.
+        tau: Of head=conv: by which power of their length its rows are divided in evaluation.
+        fused_eps: Added to the probability of the branches' sum inside the logarithm.
         label_smoothing: Of all targets.
     """
     if head not in RESIDUAL_HEADS:
         raise InputError("head=norm or head=conv", repr(head), nearest(head, RESIDUAL_HEADS))
-    groups = branch_groups(problem.counts, shares=(1.0, medium_share, tail_share))
-    classifier = Classifier(problem.backbone, len(problem.classes), head=RESIDUAL_HEADS[head])
-    return ResidualMethod(classifier, ResidualLoss(groups, alpha=alpha, label_smoothing=label_smoothing))
+    if tau and head != "conv":
+        raise InputError("tau with head=conv", f"tau={tau} with head={head}", "leave tau out, or choose head=conv")
+    groups = branch_groups(problem.counts, shares=(1.0, medium_share, tail_share)[: 3 if tail_share else 2])
+    options = {"n_branches": len(groups), **({"tau": tau} if head == "conv" else {})}
+    classifier = Classifier(problem.backbone, len(problem.classes), head=RESIDUAL_HEADS[head], head_options=options)
+    loss = ResidualLoss(groups, alpha=alpha, fused_eps=fused_eps, label_smoothing=label_smoothing)
+    return ResidualMethod(classifier, loss)
 
 
 def autoencoder(
@@ -204,3 +219,7 @@ def autoencoder(
 
 def _linear(problem: Problem) -> Classifier:
     return Classifier(problem.backbone, len(problem.classes))
+
+
+def _queue(problem: Problem, size: int, dim: int, init: str) -> FeatureQueue:
+    return FeatureQueue(size, dim, init=init, n_classes=len(problem.classes))  # type: ignore[arg-type]  # checked there

@@ -198,8 +198,8 @@ def label_aware_smoothing(
 ) -> SecondStage:
     """MiSLAS, stage 2: the trained classifier and a factor a class, with labels smoothed more for frequent classes.
 
-    The defaults are those of CIFAR-10-LT; CIFAR-100-LT takes smooth_head=0.4 smooth_tail=0.1 head_factor=0.2,
-    ImageNet-LT head_factor=0.05.
+    The defaults are those of CIFAR-10-LT, but for shift_batch_norm, which is on for all other data; CIFAR-100-LT takes
+    smooth_head=0.4 smooth_tail=0.1 head_factor=0.2, ImageNet-LT head_factor=0.05.
 
     Paper: Zhong et al., Improving Calibration for Long-Tailed Recognition, CVPR 2021.
     When: the first stage was trained with --mix mixup, and probabilities are to be believed.

@@ -32,8 +32,6 @@ class FeatureQueue(nn.Module):
         InputError: A size below 1, an unknown `init`, or "official" without `n_classes`.
     """
 
-    untraced = True
-    """It grows with every update until it is full; see `Method.compile`."""
     keys: Tensor
     targets: Tensor
     pointer: Tensor
@@ -57,14 +55,13 @@ class FeatureQueue(nn.Module):
         n = 0 if init == "empty" else size
         self.register_buffer("pointer", torch.tensor(0))
         self.register_buffer("filled", torch.tensor(n))
-        self._n_filled: int | None = n  # `filled` without waiting for the device; None: it has to be read
-        self.register_load_state_dict_post_hook(_forget_n_filled)  # type: ignore[no-untyped-call]  # of torch
+        # `filled` without waiting for the device, while the buffer is the one that it was read from and unchanged.
+        self._read = (self.filled, self.filled._version, n)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """The keys (Q, D) and their class ids (Q,), as copies, Q from 0 to `size`."""
-        if self._n_filled is None:
-            self._n_filled = int(self.filled)
-        return self.keys[: self._n_filled].clone(), self.targets[: self._n_filled].clone()
+        n = self._n_filled()
+        return self.keys[:n].clone(), self.targets[:n].clone()
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor, targets: Tensor) -> None:
@@ -86,13 +83,16 @@ class FeatureQueue(nn.Module):
         self.keys[slots] = keys
         self.targets[slots] = targets
         self.pointer.add_(len(keys)).remainder_(size)
-        self.filled.add_(len(keys)).clamp_(max=size)
-        if self._n_filled is not None:
-            self._n_filled = min(self._n_filled + len(keys), size)
+        n = min(self._n_filled() + len(keys), size)
+        self.filled.fill_(n)
+        self._read = (self.filled, self.filled._version, n)
 
-
-def _forget_n_filled(queue: nn.Module, _: object) -> None:
-    queue._n_filled = None  # type: ignore[assignment]  # a FeatureQueue's
+    def _n_filled(self) -> int:
+        buffer, version, n = self._read
+        if buffer is not self.filled or version != self.filled._version:
+            n = int(self.filled)
+            self._read = (self.filled, self.filled._version, n)
+        return n
 
 
 def all_gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -6,7 +6,7 @@
 
 Source: Zhong et al., Improving Calibration for Long-Tailed Recognition, CVPR 2021;
 Jia-Research-Lab/MiSLAS, methods.py. The paper spreads e over the other C - 1 classes, its code over all C, label
-included, and its authors confirmed the code: that is what stands here.
+included, and its authors confirmed the code: that is the default, the paper's form an option.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ def label_aware_smoothing_loss(
     targets: Tensor,
     smoothing: Tensor,
     *,
+    to_others_only: bool = False,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -89,6 +90,7 @@ def label_aware_smoothing_loss(
         logits: (B, C).
         targets: Class ids, (B,).
         smoothing: e_c in [0, 1], (C,), see `label_smoothing_by_class`.
+        to_others_only: Spread e over the other C - 1 classes, as in the paper.
         weight: Class weights, (C,).
         reduction: "mean", "weighted_mean", "sum" or "none".
     """
@@ -97,7 +99,9 @@ def label_aware_smoothing_loss(
         log_p = F.log_softmax(z, dim=1)
         e = smoothing.to(z.dtype)[targets]  # (B,)
         at_label = log_p.gather(1, targets[:, None]).squeeze(1)
-        losses = -(1.0 - e) * at_label - (e / z.shape[1]) * log_p.sum(dim=1)
+        spread = log_p.sum(dim=1)
+        spread = (spread - at_label) / (z.shape[1] - 1) if to_others_only else spread / z.shape[1]
+        losses = -(1.0 - e) * at_label - e * spread
         return weigh_and_reduce(losses, targets, weight, reduction)
 
 
@@ -111,6 +115,7 @@ class LabelAwareSmoothingLoss(nn.Module):
         smooth_tail: Smoothing of the smallest class.
         shape: How it falls in between.
         power: The exponent for shape "exp".
+        to_others_only: Spread e over the other C - 1 classes, as in the paper.
         weight: Class weights, (C,).
     """
 
@@ -125,6 +130,7 @@ class LabelAwareSmoothingLoss(nn.Module):
         smooth_tail: float = 0.1,
         shape: Shape = "concave",
         power: float | None = None,
+        to_others_only: bool = False,
         weight: PerClass | None = None,
     ) -> None:
         super().__init__()
@@ -132,8 +138,16 @@ class LabelAwareSmoothingLoss(nn.Module):
             counts, smooth_head=smooth_head, smooth_tail=smooth_tail, shape=shape, power=power
         )
         self.register_buffer("smoothing", smoothing, persistent=False)
+        self.to_others_only = to_others_only
         self.register_buffer("weight", optional_per_class(weight, "weight"), persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
         """Loss of logits (B, C) and class ids (B,)."""
-        return label_aware_smoothing_loss(logits, targets, self.smoothing, weight=self.weight, reduction=reduction)
+        return label_aware_smoothing_loss(
+            logits,
+            targets,
+            self.smoothing,
+            to_others_only=self.to_others_only,
+            weight=self.weight,
+            reduction=reduction,
+        )

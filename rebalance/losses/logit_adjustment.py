@@ -65,14 +65,15 @@ def adjust_logits(logits: Tensor, counts: PerClass, *, tau: float = 1.0, eps: fl
     Args:
         logits: (..., C).
         counts: Training images of each class, or their shares, (C,).
-        tau: τ.
+        tau: τ; 0 changes nothing.
         eps: ε.
 
     Returns:
         Adjusted logits of the shape of `logits`, in float32 or wider.
     """
     adjustments = logit_adjustments(counts, tau=tau, eps=eps)
-    adjustments[class_prior(counts) == 0] = torch.inf
+    if tau:
+        adjustments[class_prior(counts) == 0] = torch.inf
     if logits.ndim == 0 or logits.shape[-1] != len(adjustments):
         raise ValueError(
             f"expected logits with a last dimension of {len(adjustments)}, one column for each count; "

@@ -174,8 +174,6 @@ class PaCoLoss(nn.Module):
         label_smoothing: s.
     """
 
-    untraced = True
-    """A queue that fills has another size in every update; see `Method.compile`."""
     log_prior: Tensor | None
 
     def __init__(

@@ -29,7 +29,7 @@ def simclr_loss(
     """NT-Xent.
 
     Args:
-        views: (B, V, D), normalised to length 1 over D by the caller.
+        views: (B, V, D), normalised to length 1 over D by the caller; (B, V, ...) is flattened to that.
         targets: Not read: there so that every contrastive loss can be called alike.
         temperature: T.
         base_temperature: T_base rescales the loss; by default T, which is the paper's loss. SupContrast's is 0.07.

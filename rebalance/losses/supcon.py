@@ -41,7 +41,7 @@ def supcon_loss(
     original gives NaN.
 
     Args:
-        views: (B, V, D), normalised to length 1 over D by the caller.
+        views: (B, V, D), normalised to length 1 over D by the caller; (B, V, ...) is flattened to that.
         targets: Class ids, (B,).
         mask: In place of `targets`, (B, B): entry (i, j) is 1 where j is a positive of i. It may be asymmetric.
         temperature: T; 0.07 in the paper's code, 0.1 in its recipes, 0.5 for SimCLR.
@@ -52,14 +52,14 @@ def supcon_loss(
         reduction: "mean", "weighted_mean", "sum" or "none"; a sample's loss is the mean of those of its anchors.
             Samples without a positive count in the mean with 0.
     """
-    if views.ndim != 3:
+    if views.ndim < 3:
         raise ValueError(
             f"expected views of shape (B, V, D); got {tuple(views.shape)}; features[:, None] makes one view of (B, D)"
         )
     check_contrast(mode, temperature, base_temperature)
     if targets is None and weight is not None:
         raise ValueError("expected targets beside class weights; got weight alone; pass the class ids of the samples")
-    with full_precision(views) as v:
+    with full_precision(views.flatten(2)) as v:
         anchor_losses = (temperature / base_temperature) * contrastive_anchor_losses(
             v, _positives(v, targets, mask), temperature, n_anchor_views=views.shape[1] if mode == "all" else 1
         )

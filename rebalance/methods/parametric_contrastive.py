@@ -10,7 +10,7 @@ not shuffled across ranks before batch norm, as the original does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -77,8 +77,17 @@ class ParametricContrastiveMethod(Method):
         if self.key_encoder is not None:
             views = torch.stack([views[:, 0], self.key_encoder(batch.views[:, 1])], dim=1)
         self._waiting.append((views[:, 1].detach(), batch.targets))
-        losses = self.loss(logits, views, batch.targets, *self.queue(), reduction="none")
+        losses = self._contrast(logits, views, batch.targets)
         return {"paco": torch.dot(losses.float(), batch.weight) / len(batch.targets)}
+
+    def _contrast(self, logits: Tensor, views: Tensor, targets: Tensor) -> Tensor:
+        losses: Tensor = self.loss(logits, views, targets, *self.queue(), reduction="none")
+        return losses
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """See `Method`; the loss stays eager, since a queue that fills has other keys in number for every batch."""
+        self._contrast = torch.compiler.disable(self._contrast)  # type: ignore[method-assign,no-untyped-call]
+        super().compile(*args, **kwargs)
 
     def after_step(self) -> None:
         """Move the key encoder, and put the step's keys of all ranks into the queue."""

@@ -39,6 +39,13 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 CORE = ("balanced_mixup", "ldam_drw", "paco", "founding")
 
 
+@pytest.fixture(autouse=True)
+def stay_compiled() -> Iterator[None]:
+    """What is compiled too often is an error, where it would be left alone with a warning."""
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        yield
+
+
 def updates(noise: OpenData, objective: dict[str, Any], *, compiled: bool, backend: Any = "eager") -> Iterator[Step]:
     """Steps of a small training; what is traced is the same with every backend."""
     config = TrainConfig(

@@ -76,6 +76,21 @@ def test_state_survives_saving_and_loading() -> None:
     assert torch.equal(other()[0], queue()[0])
 
 
+def test_buffers_may_be_written_by_hand() -> None:
+    queue = FeatureQueue(4, 2)
+    keys, targets = rows(0, 4)
+    queue.keys.copy_(keys)
+    queue.targets.copy_(targets)
+    for n in (4, 1):
+        queue.filled.fill_(n)
+        assert torch.equal(queue()[0], keys[:n])
+    queue.filled = torch.tensor(2)
+    assert torch.equal(queue()[1], targets[:2])
+    queue.pointer.fill_(2)
+    queue.enqueue(*rows(4, 1))
+    assert torch.equal(queue()[0], torch.cat([keys[:2], rows(4, 1)[0]]))
+
+
 def test_official_start_is_full_of_short_random_keys() -> None:
     keys, targets = FeatureQueue(1024, 32, init="official", n_classes=10)()
     assert keys.shape == (1024, 32)

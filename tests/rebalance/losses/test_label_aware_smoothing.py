@@ -38,14 +38,17 @@ def test_smoothing_falls_from_head_to_tail_along_its_shape(
     torch.testing.assert_close(label_smoothing_by_class(COUNTS, **options), expected)
 
 
-def test_loss_mixes_the_label_with_all_classes_label_included() -> None:
+@pytest.mark.parametrize("to_others_only", [False, True])
+def test_loss_mixes_the_label_with_all_classes_or_all_others(to_others_only: bool) -> None:
     smoothing = label_smoothing_by_class(COUNTS)
     expected = []
     for row, y in zip(LOGITS.tolist(), TARGETS.tolist(), strict=True):
         e, total = float(smoothing[y]), sum(math.exp(z) for z in row)
         goal = [e / 3 + (1 - e) * (c == y) for c in range(3)]
+        if to_others_only:
+            goal = [1 - e if c == y else e / 2 for c in range(3)]
         expected.append(-sum(g * math.log(math.exp(z) / total) for g, z in zip(goal, row, strict=True)))
-    losses = LabelAwareSmoothingLoss(COUNTS)(LOGITS, TARGETS, reduction="none")
+    losses = LabelAwareSmoothingLoss(COUNTS, to_others_only=to_others_only)(LOGITS, TARGETS, reduction="none")
     torch.testing.assert_close(losses, torch.tensor(expected, dtype=torch.float64))
 
 

@@ -52,6 +52,10 @@ def test_post_hoc_never_predicts_a_class_without_images() -> None:
     assert adjusted.argmax(dim=1).tolist() == [2, 2]
 
 
+def test_post_hoc_with_tau_zero_changes_nothing() -> None:
+    torch.testing.assert_close(adjust_logits(LOGITS, [10, 0, 5], tau=0.0), LOGITS)
+
+
 def test_post_hoc_computes_half_precision_in_float32_and_any_leading_shape() -> None:
     assert adjust_logits(torch.zeros(2, 4, 3, dtype=torch.bfloat16), COUNTS).dtype == torch.float32
     with pytest.raises(ValueError, match=r"expected logits with a last dimension of 3, .*; got \(2, 4\)"):

@@ -56,6 +56,11 @@ def test_is_the_paper_s_equation(n_views: int, temperature: float, base_temperat
     torch.testing.assert_close(losses, torch.tensor(expected, dtype=torch.float64))
 
 
+def test_features_of_any_shape_are_flattened() -> None:
+    assert torch.equal(supcon_loss(VIEWS.unflatten(2, (2, 3)), TARGETS), supcon_loss(VIEWS, TARGETS))
+    assert torch.equal(simclr_loss(VIEWS.unflatten(2, (2, 3))), simclr_loss(VIEWS))
+
+
 @pytest.mark.parametrize("mode", ["all", "one"])
 def test_takes_any_mask(mode: Any) -> None:
     mask = torch.tensor([[1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0.5, 0, 0, 1]])
