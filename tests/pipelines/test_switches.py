@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from cli import main
@@ -18,6 +19,7 @@ from rebalance.backbones.base import fill_stages
 from rebalance.errors import InputError
 from rebalance.methods.base import Method
 from rebalance.methods.composed import ComposedMethod
+from rebalance.methods.residual import ResidualMethod
 
 COUNTS = np.array([40.0, 10.0, 2.0])
 
@@ -96,6 +98,29 @@ def test_rsg_true_keeps_the_generator_of_the_recipe() -> None:
     assert (given.generation.start, given.generation.stage) == (0.6, 2)
 
 
+def test_the_centres_of_rsg_learn_as_the_optimiser_can_follow() -> None:
+    for method in (build_composed("rsg", Switches()), build_composed("ce", Switches(rare=RareSpec(0.8)))):
+        assert method.generation is not None
+        assert method.generation.generator.center_gradient == "bounded"
+
+
+def test_a_queue_may_start_full() -> None:
+    for name in ("paco", "gpaco"):
+        filled = [len(build(name, queue=24, queue_init=init).queue()[0]) for init in ("empty", "official")]
+        assert filled == [0, 24]
+
+
+def test_reslt_takes_the_settings_of_large_data() -> None:
+    """ImageNet-LT's three branches, and iNaturalist's two."""
+    for shares, n_branches in (({"tail_share": 0.22}, 3), ({"tail_share": 0.0}, 2)):
+        method = build("reslt", head="conv", tau=0.7, fused_eps=1e-7, medium_share=0.8, **shares)
+        assert isinstance(method, ResidualMethod)
+        assert method.loss.groups.shape == (n_branches, 3)
+        assert method.loss.fused_eps == 1e-7
+        assert method.classifier.head_options == {"n_branches": n_branches, "tau": 0.7}
+        assert method.predict(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
+
+
 def test_rsg_is_a_bare_flag(capsys: pytest.CaptureFixture[str]) -> None:
     words = "train digits --loss ldam:0.1 --loss supcon:0.9 --head cosine --rsg --rsg-start 0.5 --loss-rule inverse"
     assert main([*words.split(), "--print-config"]) == 0
@@ -159,12 +184,14 @@ def test_the_error_names_what_a_backbone_lacks() -> None:
         ("paco", "projection=0"),
         ("paco", "momentum=2"),
         ("paco", "queue=0"),
+        ("gpaco", "queue_init=foo"),
         ("gpaco", "label_smoothing=2"),
         ("bcl", "temperature=-1"),
         ("bcl", "beta=0"),
         ("reslt", "alpha=3"),
         ("reslt", "label_smoothing=-1"),
-        ("reslt", "tail_share=0"),
+        ("reslt", "tail_share=-1"),
+        ("reslt", "tau=0.3"),
         ("reslt", "head=foo"),
         ("rsg", "strength=-1"),
         ("rsg", "layout=foo"),
