@@ -64,12 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         commands = "\n".join(f"  {name:<20} {_summary(config)}" for name, config in COMMANDS.items())
-        print(_OVERVIEW.format(commands=commands), end="")
+        _say(_OVERVIEW.format(commands=commands), end="")
         return 0 if words else 2
     if words[0] == "--version":
         from rebalance import __version__
 
-        print(f"longtail-rebalance {__version__}")
+        _say(f"longtail-rebalance {__version__}")
         return 0
     command, *rest = words
     if command not in COMMANDS:
@@ -77,7 +77,7 @@ def _run(words: list[str]) -> int:
     rest, verbosity, file, print_config = _common_options(rest)
     config = _parse(command, rest, file)
     if print_config:
-        print(to_yaml(config), end="")
+        _say(to_yaml(config), end="")
         return 0
     from pipelines.console import configure
 
@@ -132,9 +132,13 @@ def _summary(config: type) -> str:
     return (config.__doc__ or "").strip().splitlines()[0]
 
 
-def _complain(text: str) -> None:
+def _say(text: str, **where: Any) -> None:
     if os.environ.get("RANK", "0") == "0":
-        print(f"error: {text}", file=sys.stderr)
+        print(text, **where)
+
+
+def _complain(text: str) -> None:
+    _say(f"error: {text}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -134,6 +134,8 @@ def _plain(value: Any) -> Any:
         return to_dict(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if hasattr(value, "item"):  # one of numpy's numbers, as grids hold them
+        return value.item()
     return str(value) if isinstance(value, Path) else value
 
 

@@ -30,6 +30,12 @@ def configure(verbosity: int) -> None:
     log.propagate = False
 
 
+def say(text: str, end: str = "\n") -> None:
+    """What a command was asked for, on standard output, once."""
+    if is_main():
+        print(text, end=end)
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False) -> None:
     """A table on standard output; the first column is left-aligned, the others right, or with `words` left too."""
     if not _shown():

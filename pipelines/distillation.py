@@ -16,7 +16,7 @@ from pipelines.console import log
 from pipelines.model_files import ModelDescription, TrainedClassifier, load_model, weights_of
 from pipelines.open_data import OpenData
 from pipelines.runs import read_run_config
-from pipelines.trained_runs import prior_in, training_of
+from pipelines.trained_runs import prior_in, prior_of, training_of
 from rebalance.errors import InputError
 from rebalance.files import read_json, sha256
 from rebalance.methods.base import Method
@@ -57,7 +57,7 @@ def check_distillation(objective: ObjectiveConfig) -> None:
     """Refuse settings of the teacher that cannot work, before any data are read.
 
     Raises:
-        InputError: Numbers out of range, numbers without a teacher, or a teacher that has no model.
+        InputError: Numbers out of range, or numbers without a teacher.
     """
     if objective.teacher is None:
         default = ObjectiveConfig()
@@ -74,16 +74,18 @@ def check_distillation(objective: ObjectiveConfig) -> None:
     ):
         if not 0 < value <= MAX_TEMPERATURE:
             raise InputError(f"{flag} in (0, {MAX_TEMPERATURE:g}]", f"{value:g}", "leave it out for the default")
-    weights_of(objective.teacher)
 
 
-def check_apart(objective: ObjectiveConfig, folder: Path) -> None:
-    """Refuse a run folder that is or holds its teacher: starting it anew would empty it.
+def check_teacher(objective: ObjectiveConfig, folder: Path) -> None:
+    """Refuse a teacher without a model, and a run folder that is or holds its teacher: starting anew would empty it.
 
     Raises:
-        InputError: `folder` is the teacher's, or around it.
+        InputError: No model, or `folder` is the teacher's, or around it.
     """
-    if objective.teacher is not None and folder.resolve() in (path := objective.teacher.resolve(), *path.parents):
+    if objective.teacher is None:
+        return
+    weights_of(objective.teacher)
+    if folder.resolve() in (path := objective.teacher.resolve(), *path.parents):
         raise InputError("a run folder of its own", f"{folder}, the teacher's", "choose another --experiment")
 
 
@@ -91,12 +93,11 @@ def teacher_facts(objective: ObjectiveConfig) -> dict[str, Any]:
     """What `metrics.json` is to say of the teacher: where it was, its weights' hash, what of it has the prior in it."""
     if objective.teacher is None:
         return {}
-    config = _config_of(objective.teacher)
     return {
         "teacher": {
             "run": str(objective.teacher),
             "weights": sha256(weights_of(objective.teacher)),
-            "prior": "" if config is None else prior_in(config),
+            "prior": _prior_of(objective.teacher) or "",
         }
     }
 
@@ -124,9 +125,8 @@ def with_teacher(method: Method, description: ModelDescription, config: TrainCon
         )
     trained = load_model(objective.teacher)
     _check_teacher(objective.teacher, trained, opened)
-    teacher_config = _config_of(objective.teacher)
-    priors = ("" if teacher_config is None else prior_in(teacher_config), prior_in(config))
-    if teacher_config is not None and bool(priors[0]) != bool(priors[1]):
+    priors = (_prior_of(objective.teacher), prior_in(config))
+    if priors[0] is not None and bool(priors[0]) != bool(priors[1]):
         log.warning(
             "one of teacher and student has the class prior in its loss (%s), the other has not: "
             "they pull the logits apart",
@@ -139,6 +139,11 @@ def with_teacher(method: Method, description: ModelDescription, config: TrainCon
         temperature=objective.teacher_temperature,
         power=objective.teacher_power,
     )
+
+
+def _prior_of(teacher: Path) -> str | None:
+    """What of it has the class prior in it; None for a model without its run."""
+    return prior_of(teacher) if (teacher / "config.yaml").is_file() else None
 
 
 def _config_of(teacher: Path) -> TrainConfig | None:

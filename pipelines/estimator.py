@@ -16,6 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from pipelines.config import TrainConfig
+from pipelines.config_files import from_dict, to_dict
 from pipelines.config_groups import DataConfig, ModelConfig, ObjectiveConfig, OptimizationConfig, PlaceConfig
 from pipelines.estimator_inputs import FeatureFormat, Format, path_column, read_format, to_images
 from pipelines.model_files import TrainedClassifier
@@ -229,10 +230,10 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
 
     def _config(self, n: int, form: Format) -> TrainConfig:
         """What the command line would have been given."""
-        options = {name: yaml.safe_dump(value).splitlines()[0] for name, value in (self.options or {}).items()}
+        options = {name: _as_text(value) for name, value in (self.options or {}).items()}
         length = self.epochs if self.updates is None else self.updates / len(split_batches(n, self.batch_size))
         share, most = _WARMUP
-        return TrainConfig(
+        config = TrainConfig(
             data=DataConfig(
                 data="X",
                 image_size=self.image_size,
@@ -244,7 +245,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
                 method=self.method,
                 option=tuple(f"{name}={text}" for name, text in options.items()),
                 sampler_rule=self.sampler_rule,  # type: ignore[arg-type]  # checked by _parameter_constraints
-                sampler_strength=float(self.sampler_strength),
+                sampler_strength=self.sampler_strength,
                 sampler_schedule=self.sampler_schedule,
                 loss_rule=self.loss_rule,  # type: ignore[arg-type]
             ),
@@ -254,12 +255,13 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
                 batch_size=self.batch_size,
                 lr=self.lr,
                 opt=self.opt,  # type: ignore[arg-type]
-                weight_decay=float(self.weight_decay),
+                weight_decay=self.weight_decay,
                 warmup_epochs=min(most, share * length),
             ),
             seed=_seed(self.random_state),
             place=PlaceConfig(device=self.device, report_to="none", checkpoint_updates=10**9),
         )
+        return from_dict(TrainConfig, to_dict(config))  # numpy's numbers, as grids hold them, as Python's
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -273,3 +275,9 @@ def _seed(random_state: Any) -> int:
     if isinstance(random_state, Integral):
         return int(random_state)
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
+def _as_text(option: Any) -> str:
+    """An option as it stands on the command line."""
+    value = option.item() if isinstance(option, np.generic) else option
+    return str(yaml.safe_dump(value).splitlines()[0])

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from pipelines.config import EvaluateConfig
 from pipelines.config_files import from_dict
 from pipelines.config_groups import DataConfig
+from pipelines.console import say
 from pipelines.figure_tables import print_figures
 from pipelines.loading import DecodedTable, load_splits, open_table, read_source
 from pipelines.model_files import TrainedClassifier, load_model
 from pipelines.runs import read_first_stage
 from pipelines.session import start_session
+from pipelines.trained_runs import as_seen_from_here
 from rebalance.counts import Group, IntArray
 from rebalance.data.augmentation import normalize
 from rebalance.data.folders import read_classes
@@ -53,7 +55,7 @@ def _evaluate(config: EvaluateConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
 def _table(config: EvaluateConfig, model: TrainedClassifier) -> tuple[DataConfig, ImageTable]:
     if config.data is None:
         saved = read_first_stage(config.run)
-        data = replace(from_dict(DataConfig, saved["data"]), workers=config.workers)
+        data = replace(as_seen_from_here(from_dict(DataConfig, saved["data"]), config.run), workers=config.workers)
         tables = load_splits(data).tables()
         if config.split not in tables:
             raise InputError(f"a {config.split} split", f"{data.data}, which has none", "give a folder of test images")
@@ -128,6 +130,6 @@ def evaluate_command(config: EvaluateConfig) -> None:
     """`rebalance evaluate`: print the figures, as tables or as JSON."""
     metrics, classes = _evaluate(config)
     if config.json:
-        print(json.dumps(metrics, indent=2))
+        say(json.dumps(metrics, indent=2))
         return
     print_figures(f"{config.run}: {metrics['n_images']} images", metrics, classes)

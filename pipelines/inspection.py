@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.config import InspectConfig
-from pipelines.console import log, print_table, progress_bar
+from pipelines.console import log, print_table, progress_bar, say
 from pipelines.figures import class_distribution, save_png
 from pipelines.loading import image_size, load_splits
 from pipelines.runs import slug
@@ -127,7 +127,7 @@ def inspect_command(config: InspectConfig) -> None:
     """`rebalance inspect`: print what `inspect` found."""
     found = inspect(config)
     if config.json:
-        print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+        say(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
         return
     statistics = found.statistics
     figures = zip(found.classes, found.counts, statistics.effective_numbers, statistics.groups, strict=True)

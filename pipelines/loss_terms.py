@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from torch import nn
 
+from pipelines.options import read_value
 from rebalance.counts import FloatArray
 from rebalance.errors import InputError, nearest
 from rebalance.losses import (
@@ -108,7 +108,7 @@ def parse_loss(text: str) -> LossSpec:
     """A loss from text: "ldam", "ldam:0.1", "ldam:0.1:max_margin=0.4".
 
     Raises:
-        InputError: A share that is no number, or an option without a value.
+        InputError: A share that is no number, or an option without a value or with one of another type.
     """
     name, *rest = text.split(":")
     share = 1.0
@@ -117,10 +117,13 @@ def parse_loss(text: str) -> LossSpec:
             share = float(rest.pop(0))
         except ValueError as error:
             raise InputError("--loss NAME:SHARE with a number", repr(text), "write for example ldam:0.1") from error
-    options = {}
+    name = name.replace("-", "_")
+    defaults = loss_options(name) if name in LOSSES else {}
+    options: dict[str, Any] = {}
     for part in rest:
         key, separator, value = part.partition("=")
         if not separator:
             raise InputError("--loss NAME:SHARE:OPTION=VALUE", repr(text), "write for example ldam:0.1:max_margin=0.4")
-        options[key.replace("-", "_")] = yaml.safe_load(value)
-    return LossSpec(name.replace("-", "_"), share, options)
+        key = key.replace("-", "_")
+        options[key] = read_value(key, value, defaults[key]) if key in defaults else value  # refused when it is built
+    return LossSpec(name, share, options)

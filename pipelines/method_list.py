@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pipelines.composition import SWITCH_FLAGS
 from pipelines.config import MethodsConfig
-from pipelines.console import print_table
+from pipelines.console import print_table, say
 from pipelines.options import options_of
 from pipelines.recipes import RECIPES, TAKES
 from pipelines.second_stages import SECOND_STAGES
@@ -115,7 +115,7 @@ def methods_command(config: MethodsConfig) -> None:
     """`rebalance methods`: all of them in a table, or one in full."""
     methods = list_methods() if config.name is None else find_methods(config.name)
     if config.json:
-        print(json.dumps([asdict(method) for method in methods], indent=2, ensure_ascii=False))
+        say(json.dumps([asdict(method) for method in methods], indent=2, ensure_ascii=False))
     elif config.name is None:
         _print_overview(methods)
     else:
@@ -128,21 +128,21 @@ def _print_overview(methods: Sequence[MethodDescription]) -> None:
     for command, title in titles.items():
         rows = [[method.name, method.summary] for method in methods if method.command == command]
         print_table(title, ["--method", "what it is"], rows, words=True)
-    print("`rebalance methods NAME` tells more of one.")
+    say("`rebalance methods NAME` tells more of one.")
 
 
 def _print(method: MethodDescription) -> None:
-    print(f"rebalance {method.command} … --method {method.name}\n\n{method.summary}")
+    say(f"rebalance {method.command} … --method {method.name}\n\n{method.summary}")
     for label, text in (("", method.details), ("When: ", method.when), ("Paper: ", method.paper)):
         if text:
-            print(f"\n{label}{text}")
+            say(f"\n{label}{text}")
     if method.options:
         rows = [[option.name, _default(option.default), option.help] for option in method.options]
-        print()
+        say("")
         print_table("options", ["-o", "default", "meaning"], rows, words=True)
     if method.command == "train":
-        print(f"\nSwitches: {', '.join(method.switches) or 'none, it has its own parts'}")
-    print()
+        say(f"\nSwitches: {', '.join(method.switches) or 'none, it has its own parts'}")
+    say("")
 
 
 def _default(value: Any) -> str:

@@ -35,17 +35,23 @@ def read_options(name: str, defaults: Mapping[str, Any], texts: Mapping[str, str
             if not defaults:
                 raise InputError(f"no options: {name} has none", repr(key), f"leave out -o {key}=…")
             raise InputError(f"an option of {name}", repr(key), nearest(option, defaults))
-        options[option] = _read_value(option, text, defaults[option])
+        options[option] = read_value(option, text, defaults[option])
     return options
 
 
-def _read_value(name: str, text: str, default: Any) -> Any:
-    value = text if isinstance(default, str) else yaml.safe_load(text)
-    if isinstance(default, float):
-        valid = isinstance(value, int | float) and not isinstance(value, bool)
-        value = float(value) if valid else value
-    else:
-        valid = type(value) is type(default)
-    if not valid:
-        raise InputError(f"{name}={type(default).__name__}", f"{name}={text}", f"its default is {default!r}")
+def read_value(name: str, text: str, default: Any) -> Any:
+    """The value of one option from text; where the default is None, a number.
+
+    Raises:
+        InputError: A value of another type than the default's.
+    """
+    kind = float if default is None else type(default)
+    if kind is str:
+        return text
+    try:
+        value = float(text) if kind is float else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
+        value = None
+    if type(value) is not kind:
+        raise InputError(f"{name}={kind.__name__}", f"{name}={text}", f"its default is {default!r}")
     return value

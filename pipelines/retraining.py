@@ -32,7 +32,7 @@ from pipelines.results import claim_data, save_results
 from pipelines.runs import FIRST_STAGE, RunFolder, read_run_config
 from pipelines.second_stages import SECOND_STAGES, FirstStage, SecondStage
 from pipelines.session import Session, start_session
-from pipelines.trained_runs import prior_in, training_of
+from pipelines.trained_runs import as_seen_from_here, prior_of, training_of
 from pipelines.training import TrainResult, announce, print_results
 from pipelines.training_run import TrainingRun
 from rebalance.classifier import Classifier
@@ -75,7 +75,7 @@ def retrain(config: RetrainConfig) -> TrainResult:
             log.info("%s is finished already", folder)
             return TrainResult(folder, read_json(folder / "metrics.json"))
     training = _training_config(config, source, options)
-    opened = open_data(training.data, session.device)
+    opened = open_data(as_seen_from_here(training.data, source.folder), session.device)
     if opened.classes != source.model.classes:
         raise InputError(
             f"the classes of {source.folder}", f"others in {training.data.data}", "restore the data it was trained on"
@@ -168,13 +168,7 @@ def _first_stage(source: _Source, opened: OpenData, session: Session) -> FirstSt
         parts = predict_rows(module.eval(), decoded, rows, model.mean, model.std)
         return torch.cat([part for _, part in parts]), torch.from_numpy(decoded.table.targets).to(session.device)
 
-    return FirstStage(model.classifier, model.description, outputs, _prior_in(source))
-
-
-def _prior_in(source: _Source) -> str:
-    """What has the class prior in it, the teacher included; "" for nothing."""
-    taught = read_json(source.folder / "metrics.json").get("teacher", {})
-    return ", ".join(name for name in (prior_in(source.config), taught.get("prior")) if name)
+    return FirstStage(model.classifier, model.description, outputs, prior_of(source.folder))
 
 
 def _prepared(second: SecondStage, training: TrainConfig, opened: OpenData, session: Session) -> Prepared | None:

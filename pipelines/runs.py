@@ -139,7 +139,7 @@ def _with_defaults(found: dict[str, Any], config: Any) -> dict[str, Any]:
 
 
 def describe_environment() -> dict[str, Any]:
-    """What a result depends on besides its config: versions, device, processes, threads, command line."""
+    """What a result depends on besides its config: versions, device, processes, threads, command."""
     versions: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:
@@ -155,6 +155,7 @@ def describe_environment() -> dict[str, Any]:
         "processes": world_size(),
         "threads": torch.get_num_threads(),
         "command_line": sys.argv,
+        "directory": os.getcwd(),
     }
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipelines.config import TrainConfig
-from pipelines.config_files import parse_pairs
+from pipelines.config_files import from_dict, parse_pairs
+from pipelines.config_groups import DataConfig
 from pipelines.loss_terms import parse_loss
-from pipelines.runs import read_run_config
+from pipelines.runs import read_first_stage, read_run_config
 from rebalance.errors import InputError
 from rebalance.files import read_json
 
+_BALANCING_STAGES = ("crt", "lws", "label_aware_smoothing", "logit_adjustment")
 _WITH_PRIOR = ("balanced_softmax", "balanced_mixup", "logit_adjustment", "paco", "gpaco", "bcl")
 
 
@@ -27,6 +31,33 @@ def training_of(run: Path) -> Path:
         raise InputError("a finished run", f"{run}, which is not", "start its command again to finish it")
     arm: str = read_json(run / "metrics.json")["selected"]["arm"]
     return run / "arms" / arm / f"seed-{saved['seed']}"
+
+
+def prior_of(run: Path) -> str:
+    """What of a finished training or second stage has the class prior in it, its teacher included; "" for nothing."""
+    run = training_of(run)
+    saved = read_run_config(run)
+    if saved.pop("command") == "train":
+        own = prior_in(from_dict(TrainConfig, saved))
+    elif saved["method"] == "tau_norm":
+        first = read_first_stage(run)
+        del first["command"]
+        own = prior_in(from_dict(TrainConfig, first))
+    else:
+        own = saved["method"] if saved["method"] in _BALANCING_STAGES else ""
+    taught = read_json(run / "metrics.json").get("teacher", {}).get("prior")
+    return ", ".join(name for name in (own, taught) if name)
+
+
+def as_seen_from_here(data: DataConfig, run: Path) -> DataConfig:
+    """A run's data; relative paths that are not here are those of the directory that it was started in."""
+    there = Path(read_json(run / "environment.json").get("directory", "."))
+    changes: dict[str, Any] = {}
+    for name in ("data", "root", "val_list", "test_list"):
+        path = getattr(data, name)
+        if path is not None and not Path(path).exists() and (there / path).exists():
+            changes[name] = type(path)(there / path)
+    return replace(data, **changes)
 
 
 def prior_in(config: TrainConfig) -> str:

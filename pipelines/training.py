@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.config import TrainConfig
 from pipelines.console import log, print_table
-from pipelines.distillation import check_apart, teacher_facts
+from pipelines.distillation import check_teacher, teacher_facts
 from pipelines.figure_tables import print_figures
 from pipelines.objective import check_training
 from pipelines.open_data import OpenData, open_data
@@ -51,13 +51,13 @@ def train(config: TrainConfig) -> TrainResult:
 def train_in(folder: Path, config: TrainConfig, opened: OpenData | None = None) -> TrainResult:
     """`train` in a folder of the caller's choice, on data that may be open already."""
     check_training(config)
-    check_apart(config.objective, folder)
     place = config.place
     session = start_session(place.device, amp=config.optimization.amp, tracker=place.report_to, folder=folder)
     if place.resume and (folder / "metrics.json").exists():
         with RunFolder(folder, "train", config):
             log.info("%s is finished already", folder)
             return TrainResult(folder, read_json(folder / "metrics.json"))
+    check_teacher(config.objective, folder)
     opened = opened if opened is not None else open_data(config.data, session.device)
     prepared = prepare_training(config, opened, session.device)
     resolved = with_precision(config, session.device, opened.size)

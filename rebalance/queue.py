@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, final
+from typing import Any, Literal, Self, final
 
 import torch
 import torch.distributed as dist
@@ -87,12 +87,22 @@ class FeatureQueue(nn.Module):
         self.filled.fill_(n)
         self._read = (self.filled, self.filled._version, n)
 
+    def _is_known(self) -> bool:
+        buffer, version, _ = self._read
+        return buffer is self.filled and version == buffer._version
+
     def _n_filled(self) -> int:
-        buffer, version, n = self._read
-        if buffer is not self.filled or version != self.filled._version:
-            n = int(self.filled)
-            self._read = (self.filled, self.filled._version, n)
-        return n
+        if not self._is_known():
+            self._read = (self.filled, self.filled._version, int(self.filled))
+        return self._read[2]
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        """Another device holds as many."""
+        known = self._is_known()
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]  # of torch
+        if known:
+            self._read = (self.filled, self.filled._version, self._read[2])
+        return self
 
 
 def all_gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:

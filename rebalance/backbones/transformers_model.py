@@ -18,6 +18,7 @@ from rebalance.errors import InputError
 from rebalance.quiet import quiet_transformers
 
 _SAFE = {"local_files_only": True, "trust_remote_code": False}
+_MAX_CLASS_TOKENS = 2  # DeiT has a second one, for distillation
 
 
 @final
@@ -33,7 +34,8 @@ class TransformersBackbone(Backbone):
         config: The model's own description, as in `options`, for a network without weights, in place of a folder.
 
     Raises:
-        InputError: No such folder, weights that are missing, or a model that takes no images of this size.
+        InputError: No such folder, weights that are missing or of other shapes, or a model that does not turn images
+            of this size into one map, the same each time, of all their patches.
     """
 
     def __init__(
@@ -87,6 +89,8 @@ class _LastMaps(nn.Module):
         if hidden.ndim == 4:
             return hidden
         side = math.isqrt(hidden.shape[1] - self.registers)  # before the patches stand class token and registers
+        if hidden.shape[1] - self.registers - side * side > _MAX_CLASS_TOKENS:
+            raise ValueError(f"its last hidden state has {hidden.shape[1]} tokens, which are no square of patches")
         return hidden[:, -side * side :].transpose(1, 2).reshape(len(hidden), -1, side, side)
 
 
@@ -98,13 +102,16 @@ def _prepare(last: _LastMaps, size: int, missing: set[str]) -> int:
     net = last.net.eval()
     try:
         with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-            maps = last(torch.randn(1, 3, size, size))
+            images = torch.randn(1, 3, size, size)
+            maps = last(images)
             maps.sum().backward()
+            if not torch.allclose(maps, last(images), rtol=1e-3, atol=1e-3):
+                raise ValueError("it sees other patches each time")
     except Exception as error:
         raise InputError(
-            f"a vision model that takes images of {size} px",
+            f"a vision model that turns images of {size} px into maps",
             f"{type(net).__name__}: {error}",
-            "try the size it was trained at with --image-size",
+            "try the size it was trained at with --image-size, or another model",
         ) from error
     channels = int(maps.shape[1])
     idle = {name for name, parameter in net.named_parameters() if parameter.grad is None}
@@ -125,7 +132,7 @@ def _prepare(last: _LastMaps, size: int, missing: set[str]) -> int:
 
 def _from_folder(folder: Path) -> tuple[Any, set[str]]:
     """The model, and the names of weights that the folder lacks."""
-    from transformers import AutoConfig, AutoModel
+    from transformers import MODEL_MAPPING, AutoConfig, AutoModel
 
     if not (folder / "config.json").is_file():
         raise InputError(
@@ -133,18 +140,34 @@ def _from_folder(folder: Path) -> tuple[Any, set[str]]:
         )
     try:
         config = AutoConfig.from_pretrained(folder, **_SAFE)
+        config = getattr(config, "vision_config", config)
+        if type(config) not in MODEL_MAPPING:
+            raise InputError(
+                "a model whose part for images transformers' AutoModel knows",
+                f"{type(config).__name__} in {folder}",
+                "choose another, such as ViT, DINOv2, CLIP, SigLIP, Swin or ConvNeXt",
+            )
         net, report = AutoModel.from_pretrained(
             folder,
-            config=getattr(config, "vision_config", config),
+            config=config,
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # and named below
             **_SAFE,
         )
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(
             "a transformers model with safetensors", f"{folder}: {error}", "save it again with save_pretrained"
         ) from error
+    for name, found, expected in report["mismatched_keys"]:
+        raise InputError(
+            f"weights of the shapes that {folder / 'config.json'} says",
+            f"{tuple(found)} for {name}, which should be {tuple(expected)}",
+            "give both files as save_pretrained wrote them",
+        )
     return net, set(report["missing_keys"])
 
 
@@ -166,6 +189,12 @@ def _normalization(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
         raise InputError(
             "a readable image processor", f"{folder}: {error}", "save it again, or remove its file for ImageNet's mean"
         ) from error
+    if getattr(processor, "do_flip_channel_order", False):
+        raise InputError(
+            "an image processor that leaves red, green and blue in this order",
+            f"{type(processor).__name__} of {folder}, which turns them round",
+            "choose another model",
+        )
     if not processor.do_normalize:
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     return tuple(processor.image_mean), tuple(processor.image_std)

@@ -95,7 +95,8 @@ class AutoencoderMethod(Method):
         if self._classifies:
             terms = self.objective.classify(backbone.pool(maps[-1]), batch, progress)
         else:
-            terms = dict.fromkeys(self.objective.losses, _nothing(self.classifier.head))
+            unused = 0.0 * backbone.pool(maps[-1]).float().sum()  # which may have weights too, as the head has
+            terms = dict.fromkeys(self.objective.losses, _nothing(self.classifier.head) + unused)
         if self._reconstructs:
             terms["reconstruction"] = self._reconstruction(maps, images, batch)
         elif self.decoder is not None:

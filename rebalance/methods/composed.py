@@ -257,7 +257,7 @@ def _check_parts(
         raise InputError(
             "images of one class each for the rare-feature generator",
             f"{mix.kind}, which mixes classes",
-            "leave out --rsg or --mix",
+            "leave out --rsg, or add --mix none",
         )
     if generation is not None and not 0 < generation.stage < len(classifier.backbone.stages):
         raise InputError(

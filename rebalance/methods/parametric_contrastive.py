@@ -15,6 +15,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from rebalance.bookmark import bookmark
 from rebalance.classifier import Classifier
 from rebalance.losses import PaCoLoss
 from rebalance.methods.base import Batch, Method
@@ -98,8 +99,10 @@ class ParametricContrastiveMethod(Method):
         self._waiting.clear()
 
     def bookmark(self) -> Callable[[], None]:
-        """Buffers, and the keys that wait for the optimiser's step."""
-        put_back, waiting = super().bookmark(), list(self._waiting)
+        """Buffers but those of the queue, which stays as it is, and the keys that wait for the optimiser's step."""
+        of_queue = {id(buffer) for buffer in self.queue.buffers()}
+        put_back = bookmark(buffer for buffer in self.buffers() if id(buffer) not in of_queue)
+        waiting = list(self._waiting)
 
         def put_all_back() -> None:
             put_back()

@@ -41,6 +41,8 @@ class ResidualMethod(Method):
 
     def forward(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         """See `Method`."""
-        branches = self._classifier.head(self._classifier.features(batch.views[:, 0]))  # (B, R, C)
-        losses = self.loss(branches, batch.targets, reduction="none")
-        return {"residual": torch.dot(losses.float(), batch.weight) / len(batch.targets)}
+        maps = self._classifier.features(batch.views[:, 0])
+        losses = self.loss(self._classifier.head(maps), batch.targets, reduction="none")  # of logits (B, R, C)
+        # A backbone may have weights behind its pooling, and DDP needs a gradient for each.
+        unused = 0.0 * self._classifier.backbone.pool(maps).float().sum()
+        return {"residual": torch.dot(losses.float(), batch.weight) / len(batch.targets) + unused}

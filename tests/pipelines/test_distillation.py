@@ -241,12 +241,39 @@ def test_a_teacher_of_other_classes_is_refused(teacher: Path, photos: Path, tmp_
         ({"teacher": Path("a"), "teacher_share": 0.0}, r"--teacher-share in \(0, 1\]; got 0"),
         ({"teacher": Path("a"), "teacher_temperature": float("inf")}, r"--teacher-temperature in \(0, 100\]; got inf"),
         ({"teacher": Path("a"), "teacher_power": -1.0}, r"--teacher-power in \(0, 100\]; got -1"),
-        ({"teacher": Path("nowhere")}, "a finished run with a model; got nowhere, which has none"),
     ],
 )
 def test_settings_of_a_teacher_are_checked_first(objective: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         check_training(config(tmp_path, **objective))
+
+
+def test_a_teacher_must_be_there_until_the_training_is_finished(teacher: Path, tmp_path: Path) -> None:
+    given = config(tmp_path, teacher=tmp_path / "teacher")
+    with pytest.raises(InputError, match=r"a finished run with a model; got .*teacher, which has none"):
+        train(given)
+    assert not (tmp_path / "train").exists()
+    shutil.copytree(teacher, tmp_path / "teacher")
+    metrics = train(given).metrics
+    shutil.rmtree(tmp_path / "teacher")
+    assert train(given).metrics == metrics
+
+
+def test_a_prior_is_handed_on_from_teacher_to_teacher_and_by_second_stages(tmp_path: Path) -> None:
+    first = train(config(tmp_path, "first", method="balanced_softmax")).folder
+    second = train(config(tmp_path, "second", method="ce", teacher=first)).folder
+    place = PlaceConfig(device="cpu", report_to="none", output=tmp_path)
+    plain = train(config(tmp_path, "plain", method="ce")).folder
+    expected = {
+        second: "balanced_softmax",
+        plain: "",
+        retrain(RetrainConfig(run=plain, method="logit_adjustment", place=place)).folder: "logit_adjustment",
+        retrain(RetrainConfig(run=plain, method="ncm", place=place)).folder: "",
+        retrain(RetrainConfig(run=first, method="tau_norm", place=place)).folder: "balanced_softmax",
+    }
+    for number, (teacher, prior) in enumerate(expected.items()):
+        taught = train(config(tmp_path, f"taught-{number}", method="ce", teacher=teacher))
+        assert taught.metrics["teacher"]["prior"] == prior
 
 
 def test_a_pipeline_teaches_as_its_model_and_is_checked_as_that(tmp_path: Path) -> None:

@@ -171,6 +171,14 @@ def test_warm_start_keeps_what_is_trained_beside_the_classifier() -> None:
         torch.testing.assert_close(model._trained.beside[name], before[name], atol=1e-5, rtol=0)
 
 
+def test_numbers_of_numpy_are_as_good() -> None:
+    numbers: dict[str, Any] = {"lr": np.float64(0.02), "epochs": np.int64(1), "batch_size": np.int32(16)}
+    model = quick(updates=None, method="paco", options={"queue": np.int64(8)}, **numbers).fit(GREY[::8], LABELS[::8])
+    plain = {name: value.item() for name, value in numbers.items()}
+    other = quick(updates=None, method="paco", options={"queue": 8}, **plain).fit(GREY[::8], LABELS[::8])
+    assert np.array_equal(model.predict_proba(GREY[:5]), other.predict_proba(GREY[:5]))
+
+
 def test_grid_search_over_method_and_rule() -> None:
     rows = np.isin(LABELS, [0, 1, 2])
     grid = {"method": ["ce", "balanced_softmax"], "sampler_rule": ["none", "inverse"]}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cli import main
 from pipelines import (
     DataConfig,
     EvaluateConfig,
@@ -14,9 +15,11 @@ from pipelines import (
     ObjectiveConfig,
     OptimizationConfig,
     PlaceConfig,
+    RetrainConfig,
     TrainConfig,
     evaluate,
     load_model,
+    retrain,
     train,
 )
 from rebalance.errors import InputError
@@ -44,6 +47,20 @@ def test_needs_nothing_but_run_and_data(photos: Path, run: Path, here: Path) -> 
     given = evaluate(EvaluateConfig(run=moved, data=str(photos), device="cpu"))
     flat = evaluate(EvaluateConfig(run=moved, data=str(photos / "test"), device="cpu"))
     assert own["confusion"] == given["confusion"] == flat["confusion"]
+
+
+def test_relative_data_are_found_from_elsewhere(photos: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(photos, here / "photos")
+    words = "train photos --updates 2 --batch-size 16 --model small_cnn --report-to none --device cpu"
+    assert main(words.split()) == 0
+    monkeypatch.chdir(here / "runs")
+    run = Path("train") / "photos-balanced_mixup"
+    assert evaluate(EvaluateConfig(run=run, device="cpu"))["n_images"] == 40
+    place = PlaceConfig(device="cpu", report_to="none", output=here / "second")
+    assert retrain(RetrainConfig(run=run, method="ncm", place=place)).metrics["test"]["n_images"] == 40
+    (here / "photos").rename(here / "moved")
+    with pytest.raises(InputError, match="no such path: photos"):
+        evaluate(EvaluateConfig(run=run, device="cpu"))
 
 
 def test_other_split(run: Path) -> None:

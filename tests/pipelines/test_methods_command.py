@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,18 @@ def test_all_methods_are_listed_with_their_summaries(capsys: pytest.CaptureFixtu
     first, second = text.split("second stages, of retrain")
     for method in list_methods():
         assert f" {method.name} {method.summary}"[:60] in (first if method.command == "train" else second)
+
+
+@pytest.mark.parametrize(
+    "words", ["methods --json", "methods ce", "inspect digits --json", "train digits --print-config"]
+)
+def test_with_several_processes_one_speaks(
+    words: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert main(words.split()) == 0
+        assert (capsys.readouterr().out == "") == (rank == "1")
 
 
 def test_a_method_is_told_in_full(capsys: pytest.CaptureFixture[str]) -> None:

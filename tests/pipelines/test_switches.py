@@ -12,7 +12,7 @@ from torch import nn
 from cli import main
 from pipelines.composition import Composition, MixSpec, Problem, RareSpec, Switches
 from pipelines.config_groups import ObjectiveConfig
-from pipelines.loss_terms import LossSpec
+from pipelines.loss_terms import LossSpec, parse_loss
 from pipelines.recipes import build_method, parse_options
 from rebalance.backbones import Backbone, SmallCNN
 from rebalance.backbones.base import fill_stages
@@ -127,6 +127,27 @@ def test_rsg_is_a_bare_flag(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "rsg: true" in printed
     assert "rsg_start: 0.5" in printed
+
+
+def test_options_are_numbers_however_they_are_written() -> None:
+    assert parse_options("reslt", {"fused_eps": "1e-7", "head": "conv"}) == {"fused_eps": 1e-7, "head": "conv"}
+    spec = parse_loss("label-aware-smoothing:0.5:smooth-head=3e-1:power=2:shape=exp:to_others_only=true")
+    options = {"smooth_head": 0.3, "power": 2.0, "shape": "exp", "to_others_only": True}
+    assert spec == LossSpec("label_aware_smoothing", 0.5, options)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("focal:1:detach_modulator=flase", "detach_modulator=bool; got detach_modulator=flase; its default is False"),
+        ("focal:1:gamma=two", "gamma=float; got gamma=two; its default is 2.0"),
+        ("focal:1:gamma", "NAME:SHARE:OPTION=VALUE; got 'focal:1:gamma'"),
+        ("sphereface:1:margin=2.5", "margin=int; got margin=2.5; its default is 4"),
+    ],
+)
+def test_an_option_of_another_type_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_loss(text)
 
 
 # What cannot go together

@@ -168,11 +168,54 @@ def test_what_cannot_be_a_backbone_says_why(tmp_path: Path, saved: Callable[[str
     refused("a folder with a transformers model; got none; give --weights FOLDER", None)
     refused("a folder with a transformers model; got no config.json in .*nowhere", tmp_path / "nowhere")
     refused("a torchvision backbone for a stem; got 'transformers'", saved("vit"), stem="small")
-    refused("a vision model that takes images of 3 px; got ViTModel: ", saved("vit"), size=3)
+    refused("a vision model that turns images of 3 px into maps; got ViTModel: ", saved("vit"), size=3)
     unsafe = shutil.copytree(saved("resnet"), tmp_path / "unsafe")
     torch.save(load_file(unsafe / "model.safetensors"), unsafe / "pytorch_model.bin")
     (unsafe / "model.safetensors").unlink()
     refused("a transformers model with safetensors; got .*unsafe", unsafe)
     text = transformers.BertModel(transformers.BertConfig(**TEXT))
     text.save_pretrained(tmp_path / "text")
-    refused("a vision model that takes images of 16 px; got BertModel: ", tmp_path / "text")
+    refused("a vision model that turns images of 16 px into maps; got BertModel: ", tmp_path / "text")
+
+
+DECODER = {f"decoder_{name}": value for name, value in {**LAYERS, "intermediate_size": 32}.items()}
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: transformers.ViTMAEModel(transformers.ViTMAEConfig(**WIDE, **DECODER)), "it sees other patches each"),
+        (
+            lambda: transformers.YolosModel(
+                transformers.YolosConfig(**{**WIDE, "image_size": [SIZE, SIZE]}, num_detection_tokens=7)
+            ),
+            "24 tokens, which are no square of patches",
+        ),
+        (
+            lambda: transformers.BlipModel(transformers.BlipConfig(vision_config=WIDE, text_config=TEXT)),
+            "AutoModel knows; got BlipVisionConfig in .*; choose another",
+        ),
+    ],
+    ids=["mae", "yolos", "blip"],
+)
+def test_models_whose_tokens_are_no_map_are_refused(model: Callable[[], Any], message: str, tmp_path: Path) -> None:
+    model().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=message):
+        TransformersBackbone(image_size=SIZE, weights=tmp_path)
+
+
+def test_weights_of_another_shape_are_named(tmp_path: Path, saved: Callable[[str], Path]) -> None:
+    folder = shutil.copytree(saved("vit"), tmp_path / "grey")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_channels": 1}))
+    with pytest.raises(
+        InputError, match=r"got \(16, 3, 4, 4\) for .*projection.weight, which should be \(16, 1, 4, 4\)"
+    ):
+        TransformersBackbone(image_size=SIZE, weights=folder)
+
+
+def test_colours_in_another_order_are_refused(tmp_path: Path, saved: Callable[[str], Path]) -> None:
+    folder = shutil.copytree(saved("vit"), tmp_path / "turned")
+    transformers.MobileViTImageProcessor().save_pretrained(folder)
+    with pytest.raises(InputError, match="red, green and blue in this order; got MobileViTImageProcessor"):
+        TransformersBackbone(image_size=SIZE, weights=folder)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rebalance.backbones import SmallCNN
 from rebalance.classifier import Classifier
@@ -38,6 +38,28 @@ def make(head: str = "residual_norm", alpha: float = ALPHA) -> ResidualMethod:
     classifier = Classifier(SmallCNN(width=8), 5, head=head)
     groups = branch_groups(COUNTS, shares=(1.0, 0.8, 0.4))
     return ResidualMethod(classifier, ResidualLoss(groups, alpha=alpha)).eval()
+
+
+class NormBehindPooling(SmallCNN):
+    """A backbone that has weights behind its pooling."""
+
+    def __init__(self) -> None:
+        super().__init__(width=8)
+        self.norm = nn.LayerNorm(self.n_features)
+
+    def pool(self, maps: Tensor) -> Tensor:
+        normalised: Tensor = self.norm(super().pool(maps))
+        return normalised
+
+
+def test_weights_that_take_no_part_have_a_gradient_of_zero() -> None:
+    """A weight without one stops training with several processes."""
+    classifier = Classifier(NormBehindPooling(), 5, head="residual_norm")
+    method = ResidualMethod(classifier, ResidualLoss(branch_groups(COUNTS)))
+    method(batch(), START)["residual"].backward()
+    for name, parameter in method.named_parameters():
+        assert parameter.grad is not None
+        assert bool(parameter.grad.any()) != (".norm." in f".{name}"), name
 
 
 def log_p(logits: list[float], target: int) -> float:
