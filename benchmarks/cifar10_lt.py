@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import product
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -184,6 +187,18 @@ def timed_row(arguments: argparse.Namespace, name: str, seed: int, begin: float)
     return run_row(arguments, name, seed), time.monotonic() - start
 
 
+def end_with_parent() -> None:
+    """Have this process save its training and stop when the benchmark is killed."""
+    parent = parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    Thread(target=wait, daemon=True).start()
+
+
 def show(found: dict[str, list[dict[str, Any]]]) -> None:
     print(
         f"\n{'row':32} {'seeds':>5} " + " ".join(f"{name:>14}" for name in METRICS) + "  published (IF 100, 200 epochs)"
@@ -218,7 +233,7 @@ def main() -> None:
     before = dict.fromkeys(ROWS[name].first or ROWS[name].teacher or name for name in arguments.rows)
     todo = list(product(before, range(arguments.seeds)))
     second = [pair for pair in product(arguments.rows, range(arguments.seeds)) if pair not in todo]
-    with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(arguments.jobs, get_context("spawn"), initializer=end_with_parent) as pool:
         for stage in (todo, second):  # second stages and students begin with finished trainings
             waiting = [pool.submit(timed_row, arguments, name, seed, begin) for name, seed in stage]
             for (name, seed), result in zip(stage, waiting, strict=True):
