@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,11 +20,9 @@ from pipelines import (
     OptimizationConfig,
     PlaceConfig,
     RebalanceConfig,
-    RetrainConfig,
     TrainConfig,
     load_model,
     rebalance_and_train,
-    retrain,
     train,
 )
 from pipelines.distillation import Teacher
@@ -175,19 +172,6 @@ def test_the_run_says_who_taught_it_and_goes_on_with_nobody_else(teacher: Path, 
         train(given)
 
 
-def test_a_prior_that_comes_through_the_teacher_is_seen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    first = train(config(tmp_path, "first", method="balanced_softmax")).folder
-    with caplog.at_level(logging.WARNING):
-        train(config(tmp_path, "alike", method="balanced_softmax", teacher=first))
-        assert "pull the logits apart" not in caplog.text
-        second = train(config(tmp_path, "second", method="ce", teacher=first)).folder
-    assert "has the class prior in its loss (balanced_softmax), the other has not" in caplog.text
-    place = PlaceConfig(device="cpu", report_to="none", output=tmp_path)
-    with pytest.raises(InputError, match="balanced_softmax"):
-        retrain(RetrainConfig(run=second, method="logit_adjustment", place=place))
-    assert (retrain(RetrainConfig(run=second, method="tau_norm", place=place)).folder / "metrics.json").is_file()
-
-
 def test_seeds_with_teachers_of_their_own_are_one_arm_of_the_report(tmp_path: Path) -> None:
     runs = []
     for seed in (0, 1):
@@ -257,23 +241,6 @@ def test_a_teacher_must_be_there_until_the_training_is_finished(teacher: Path, t
     metrics = train(given).metrics
     shutil.rmtree(tmp_path / "teacher")
     assert train(given).metrics == metrics
-
-
-def test_a_prior_is_handed_on_from_teacher_to_teacher_and_by_second_stages(tmp_path: Path) -> None:
-    first = train(config(tmp_path, "first", method="balanced_softmax")).folder
-    second = train(config(tmp_path, "second", method="ce", teacher=first)).folder
-    place = PlaceConfig(device="cpu", report_to="none", output=tmp_path)
-    plain = train(config(tmp_path, "plain", method="ce")).folder
-    expected = {
-        second: "balanced_softmax",
-        plain: "",
-        retrain(RetrainConfig(run=plain, method="logit_adjustment", place=place)).folder: "logit_adjustment",
-        retrain(RetrainConfig(run=plain, method="ncm", place=place)).folder: "",
-        retrain(RetrainConfig(run=first, method="tau_norm", place=place)).folder: "balanced_softmax",
-    }
-    for number, (teacher, prior) in enumerate(expected.items()):
-        taught = train(config(tmp_path, f"taught-{number}", method="ce", teacher=teacher))
-        assert taught.metrics["teacher"]["prior"] == prior
 
 
 def test_a_pipeline_teaches_as_its_model_and_is_checked_as_that(tmp_path: Path) -> None:
