@@ -27,14 +27,16 @@ def training_of(run: Path) -> Path:
     saved = read_run_config(run)
     if saved["command"] != "run":
         return run
-    if not (run / "metrics.json").exists():
-        raise InputError("a finished run", f"{run}, which is not", "start its command again to finish it")
-    arm: str = read_json(run / "metrics.json")["selected"]["arm"]
+    arm: str = _metrics(run)["selected"]["arm"]
     return run / "arms" / arm / f"seed-{saved['seed']}"
 
 
 def prior_of(run: Path) -> str:
-    """What of a finished training or second stage has the class prior in it, its teacher included; "" for nothing."""
+    """What of a training or second stage has the class prior in it, its teacher included; "" for nothing.
+
+    Raises:
+        InputError: It is not finished.
+    """
     run = training_of(run)
     saved = read_run_config(run)
     if saved.pop("command") == "train":
@@ -45,7 +47,7 @@ def prior_of(run: Path) -> str:
         own = prior_in(from_dict(TrainConfig, first))
     else:
         own = saved["method"] if saved["method"] in _BALANCING_STAGES else ""
-    taught = read_json(run / "metrics.json").get("teacher", {}).get("prior")
+    taught = _metrics(run).get("teacher", {}).get("prior")
     return ", ".join(name for name in (own, taught) if name)
 
 
@@ -66,3 +68,11 @@ def prior_in(config: TrainConfig) -> str:
     inner = [value for name, value in parse_pairs(objective.option, "-o").items() if name == "loss"]
     losses = [parse_loss(text).name for text in objective.loss] or [objective.recipe, *inner]
     return ", ".join(name for name in losses if name in _WITH_PRIOR)
+
+
+def _metrics(run: Path) -> dict[str, Any]:
+    file = run / "metrics.json"
+    if not file.exists():
+        raise InputError("a finished run", f"{run}, which is not", "start its command again to finish it")
+    metrics: dict[str, Any] = read_json(file)
+    return metrics

@@ -58,3 +58,10 @@ def test_a_prior_is_handed_on_from_teacher_to_teacher_and_by_second_stages(tmp_p
     for number, (teacher, prior) in enumerate(expected.items()):
         taught = train(config(tmp_path, f"taught-{number}", method="ce", teacher=teacher))
         assert taught.metrics["teacher"]["prior"] == prior
+
+
+def test_a_teacher_that_was_stopped_before_its_figures_is_refused(tmp_path: Path) -> None:
+    first = train(config(tmp_path, "first", method="ce")).folder
+    (first / "metrics.json").unlink()
+    with pytest.raises(InputError, match=r"a finished run; got .*first, which is not"):
+        train(config(tmp_path, "second", method="ce", teacher=first))
