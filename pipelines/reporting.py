@@ -104,7 +104,8 @@ def _context(data: ReportData) -> dict[str, Any]:
 
 def _texts(config: dict[str, Any], environment: dict[str, Any]) -> dict[str, str]:
     """Settings and environment as YAML."""
-    named = {"settings": config, "environment": environment}
+    told = {name: value for name, value in environment.items() if name != "directory"}  # the reader's is another
+    named = {"settings": config, "environment": told}
     return {name: yaml.safe_dump(value, sort_keys=False, allow_unicode=True) for name, value in named.items()}
 
 
