@@ -28,7 +28,7 @@ _PAIRS = re.compile(r"metavar=.\w+=\w+")
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A config as nested dictionaries of plain values."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
 def to_yaml(config: Any) -> str:
@@ -129,11 +129,12 @@ def parse_pairs(pairs: tuple[str, ...], flag: str) -> dict[str, str]:
     return parsed
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A setting as YAML can hold it."""
     if dataclasses.is_dataclass(value):
         return to_dict(value)
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "item"):  # one of numpy's numbers, as grids hold them
         return value.item()
     return str(value) if isinstance(value, Path) else value

@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from pipelines.config import TrainConfig
-from pipelines.config_files import from_dict, to_dict
+from pipelines.config_files import from_dict, plain, to_dict
 from pipelines.config_groups import DataConfig, ModelConfig, ObjectiveConfig, OptimizationConfig, PlaceConfig
 from pipelines.estimator_inputs import FeatureFormat, Format, path_column, read_format, to_images
 from pipelines.model_files import TrainedClassifier
@@ -230,7 +230,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
 
     def _config(self, n: int, form: Format) -> TrainConfig:
         """What the command line would have been given."""
-        options = {name: _as_text(value) for name, value in (self.options or {}).items()}
+        options = {name: yaml.safe_dump(plain(value)).splitlines()[0] for name, value in (self.options or {}).items()}
         length = self.epochs if self.updates is None else self.updates / len(split_batches(n, self.batch_size))
         share, most = _WARMUP
         config = TrainConfig(
@@ -275,9 +275,3 @@ def _seed(random_state: Any) -> int:
     if isinstance(random_state, Integral):
         return int(random_state)
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
-
-
-def _as_text(option: Any) -> str:
-    """An option as it stands on the command line."""
-    value = option.item() if isinstance(option, np.generic) else option
-    return str(yaml.safe_dump(value).splitlines()[0])

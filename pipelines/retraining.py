@@ -32,7 +32,7 @@ from pipelines.results import claim_data, save_results
 from pipelines.runs import FIRST_STAGE, RunFolder, read_run_config
 from pipelines.second_stages import SECOND_STAGES, FirstStage, SecondStage
 from pipelines.session import Session, start_session
-from pipelines.trained_runs import as_seen_from_here, prior_of, training_of
+from pipelines.trained_runs import as_seen_from_here, prior_behind, prior_of, training_of
 from pipelines.training import TrainResult, announce, print_results
 from pipelines.training_run import TrainingRun
 from rebalance.classifier import Classifier
@@ -94,7 +94,8 @@ def retrain(config: RetrainConfig) -> TrainResult:
         if is_main():
             shutil.copyfile(source.folder / "config.yaml", run / FIRST_STAGE)
         barrier()
-        facts = {"first_stage": str(source.folder), **second.facts}
+        prior = prior_behind(config.method, first.knows_prior)
+        facts = {"first_stage": str(source.folder), "prior": prior, **second.facts}
         if prepared is None:
             assert isinstance(second.made, Classifier)
             metrics = _save(run, second.made, second, training, opened, session, facts)

@@ -10,7 +10,7 @@ from pipelines.config import TrainConfig
 from pipelines.config_files import from_dict, parse_pairs
 from pipelines.config_groups import DataConfig
 from pipelines.loss_terms import parse_loss
-from pipelines.runs import read_first_stage, read_run_config
+from pipelines.runs import read_run_config
 from rebalance.errors import InputError
 from rebalance.files import read_json
 
@@ -38,21 +38,25 @@ def prior_of(run: Path) -> str:
         InputError: It is not finished.
     """
     run = training_of(run)
-    saved = read_run_config(run)
-    if saved.pop("command") == "train":
-        own = prior_in(from_dict(TrainConfig, saved))
-    elif saved["method"] == "tau_norm":
-        first = read_first_stage(run)
-        del first["command"]
-        own = prior_in(from_dict(TrainConfig, first))
-    else:
-        own = saved["method"] if saved["method"] in _BALANCING_STAGES else ""
-    taught = _metrics(run).get("teacher", {}).get("prior")
+    saved, metrics = read_run_config(run), _metrics(run)
+    if saved.pop("command") == "retrain":
+        return str(metrics.get("prior", ""))
+    own = prior_in(from_dict(TrainConfig, saved))
+    taught = metrics.get("teacher", {}).get("prior")
     return ", ".join(name for name in (own, taught) if name)
+
+
+def prior_behind(stage: str, first: str) -> str:
+    """What has the class prior in it behind a second stage of this name, of a first stage that had it in `first`."""
+    if stage in _BALANCING_STAGES:
+        return stage
+    return first if stage == "tau_norm" else ""  # the others make a new head from the features
 
 
 def as_seen_from_here(data: DataConfig, run: Path) -> DataConfig:
     """A run's data; relative paths that are not here are those of the directory that it was started in."""
+    if data.data == "digits":  # embedded, whatever lies there under this name
+        return data
     there = Path(read_json(run / "environment.json").get("directory", "."))
     changes: dict[str, Any] = {}
     for name in ("data", "root", "val_list", "test_list"):

@@ -230,6 +230,8 @@ def test_wrong_arguments_are_refused() -> None:
         generator(head_classes=range(5))
     with pytest.raises(InputError, match="expected layout 'official' or 'per_location'; got 'rows'"):
         generator(layout="rows")
+    with pytest.raises(InputError, match="expected center_gradient 'exact' or 'bounded'; got 'slow'"):
+        generator(center_gradient="slow")
     maps, labels = batch([1, 0])
     with pytest.raises(InputError, match=r"expected maps \(B, 4, H, W\) and targets \(B,\); got \(2, 3, 3, 2\)"):
         generator()(maps[:, :3], labels, True)

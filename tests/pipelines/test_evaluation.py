@@ -63,6 +63,13 @@ def test_relative_data_are_found_from_elsewhere(photos: Path, here: Path, monkey
         evaluate(EvaluateConfig(run=run, device="cpu"))
 
 
+def test_embedded_data_are_not_a_folder_of_their_name(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main("train digits --updates 2 --batch-size 16 --report-to none --device cpu".split()) == 0
+    (here / "digits").mkdir()
+    monkeypatch.chdir(here / "runs")
+    assert evaluate(EvaluateConfig(run=Path("train/digits-balanced_mixup"), device="cpu"))["n_images"] == 697
+
+
 def test_other_split(run: Path) -> None:
     assert evaluate(EvaluateConfig(run=run, split="train", device="cpu"))["n_images"] == 66
 

@@ -53,7 +53,7 @@ def test_a_prior_is_handed_on_from_teacher_to_teacher_and_by_second_stages(tmp_p
         plain: "",
         retrain(RetrainConfig(run=plain, method="logit_adjustment", place=place)).folder: "logit_adjustment",
         retrain(RetrainConfig(run=plain, method="ncm", place=place)).folder: "",
-        retrain(RetrainConfig(run=first, method="tau_norm", place=place)).folder: "balanced_softmax",
+        retrain(RetrainConfig(run=second, method="tau_norm", place=place)).folder: "balanced_softmax",
     }
     for number, (teacher, prior) in enumerate(expected.items()):
         taught = train(config(tmp_path, f"taught-{number}", method="ce", teacher=teacher))

@@ -125,21 +125,11 @@ def test_an_evaluation_between_two_updates_does_not_wake_the_encoder() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in method.classifier.backbone.state_dict().items())
 
 
-class NormBehindPooling(SmallCNN):
-    """A backbone that has weights behind its pooling."""
-
-    def __init__(self) -> None:
-        super().__init__(width=8)
-        self.norm = nn.LayerNorm(self.n_features)
-
-    def pool(self, maps: Tensor) -> Tensor:
-        normalised: Tensor = self.norm(super().pool(maps))
-        return normalised
-
-
 @pytest.mark.parametrize("progress", [0.0, 0.9])
-def test_separate_gives_every_parameter_a_gradient_and_the_same_terms(progress: float) -> None:
-    method = make(CE, LossTerm("focal", FocalSoftmaxLoss()), backbone=NormBehindPooling(), stage="separate")
+def test_separate_gives_every_parameter_a_gradient_and_the_same_terms(
+    progress: float, norm_behind_pooling: Backbone
+) -> None:
+    method = make(CE, LossTerm("focal", FocalSoftmaxLoss()), backbone=norm_behind_pooling, stage="separate")
     method.before_step(progress)
     terms = method(batch(), START)
     assert set(terms) == {"ce", "focal", "reconstruction"}

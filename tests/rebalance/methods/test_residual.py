@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rebalance.backbones import SmallCNN
+from rebalance.backbones import Backbone, SmallCNN
 from rebalance.classifier import Classifier
 from rebalance.errors import InputError
 from rebalance.losses import ResidualLoss, branch_groups
@@ -40,21 +40,9 @@ def make(head: str = "residual_norm", alpha: float = ALPHA) -> ResidualMethod:
     return ResidualMethod(classifier, ResidualLoss(groups, alpha=alpha)).eval()
 
 
-class NormBehindPooling(SmallCNN):
-    """A backbone that has weights behind its pooling."""
-
-    def __init__(self) -> None:
-        super().__init__(width=8)
-        self.norm = nn.LayerNorm(self.n_features)
-
-    def pool(self, maps: Tensor) -> Tensor:
-        normalised: Tensor = self.norm(super().pool(maps))
-        return normalised
-
-
-def test_weights_that_take_no_part_have_a_gradient_of_zero() -> None:
+def test_weights_that_take_no_part_have_a_gradient_of_zero(norm_behind_pooling: Backbone) -> None:
     """A weight without one stops training with several processes."""
-    classifier = Classifier(NormBehindPooling(), 5, head="residual_norm")
+    classifier = Classifier(norm_behind_pooling, 5, head="residual_norm")
     method = ResidualMethod(classifier, ResidualLoss(branch_groups(COUNTS)))
     method(batch(), START)["residual"].backward()
     for name, parameter in method.named_parameters():
