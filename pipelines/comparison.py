@@ -59,7 +59,8 @@ class Estimate:
 
     def percent(self, *, signed: bool = False) -> str:
         """Points, with the interval where there is one: "81.3 ± 0.7"."""
-        mean = f"{100 * self.mean:+.1f}" if signed else f"{100 * self.mean:.1f}"
+        points = round(100 * self.mean, 1) + 0.0  # never -0.0
+        mean = f"{points:+.1f}" if signed else f"{points:.1f}"
         return mean if self.half_width is None else f"{mean} ± {100 * self.half_width:.1f}"
 
 

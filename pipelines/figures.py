@@ -50,17 +50,19 @@ def save_png(figure: Figure, dpi: int = 150) -> bytes:
 def class_distribution(classes: Sequence[str], real: npt.ArrayLike, synthetic: npt.ArrayLike | None) -> Figure:
     """Images of each class, most frequent first, synthetic ones on top of the real."""
     n = np.asarray(real)
+    m = np.zeros_like(n) if synthetic is None else np.asarray(synthetic)
     order = np.argsort(-n, kind="stable")
     figure = Figure(figsize=(7.2, 2.9))
     axes = figure.subplots()
     axes.bar(range(len(n)), n[order], color=REAL, width=0.8, label="real")
-    if synthetic is not None and np.any(synthetic):
-        m = np.asarray(synthetic)
+    if m.any():
         axes.bar(range(len(n)), m[order], bottom=n[order], color=SYNTHETIC, width=0.8, label="synthetic")
         axes.legend()
     axes.set_ylabel("training images")
     if n.max() > 200 * max(n.min(), 1):
         axes.set_yscale("log")
+    else:
+        axes.set_ylim(0, 1.05 * float((n + m).max()))
     _class_axis(axes, [classes[i] for i in order])
     return figure
 

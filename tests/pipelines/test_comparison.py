@@ -50,6 +50,7 @@ def test_points_are_written_with_their_interval_and_sign() -> None:
     assert Estimate(0.8134, 0.0066, 3).percent() == "81.3 ± 0.7"
     assert Estimate(0.012, 0.004, 3).percent(signed=True) == "+1.2 ± 0.4"
     assert Estimate(-0.012, None, 1).percent(signed=True) == "-1.2"
+    assert Estimate(-0.0002, None, 1).percent(signed=True) == "+0.0"
 
 
 # Arms
