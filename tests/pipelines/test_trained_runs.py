@@ -52,7 +52,7 @@ def test_a_prior_is_handed_on_from_teacher_to_teacher_and_by_second_stages(tmp_p
         second: "balanced_softmax",
         plain: "",
         retrain(RetrainConfig(run=plain, method="logit_adjustment", place=place)).folder: "logit_adjustment",
-        retrain(RetrainConfig(run=plain, method="ncm", place=place)).folder: "",
+        retrain(RetrainConfig(run=second, method="ncm", place=place)).folder: "",
         retrain(RetrainConfig(run=second, method="tau_norm", place=place)).folder: "balanced_softmax",
     }
     for number, (teacher, prior) in enumerate(expected.items()):

@@ -147,6 +147,18 @@ def test_the_weight_is_the_anchors(momentum: float | None) -> None:
     torch.testing.assert_close(loss(torch.ones(6)), torch.stack(each).sum())
 
 
+def test_a_bookmark_leaves_the_queue_alone_so_that_its_length_need_not_be_read_again() -> None:
+    method = make(0.999)
+    method(batch(), START)
+    before = [buffer._version for buffer in method.queue.buffers()]
+    statistics = method.classifier.backbone.state_dict()["stages.0.1.running_mean"]
+    go_back, kept = method.bookmark(), statistics.clone()
+    method(batch(seed=1), START)
+    go_back()
+    assert [buffer._version for buffer in method.queue.buffers()] == before
+    assert torch.equal(statistics, kept)
+
+
 def test_nothing_is_saved_twice_and_only_the_classifier_is_left() -> None:
     state = make(0.9).state_dict()
     places = [tensor.data_ptr() for tensor in state.values() if tensor.numel()]
