@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from generators.class_conditional import NOISE_SCHEDULE, NetworkSettings, build_unet
 from generators.update_loop import UpdateLoop
 from rebalance.averaging import MovingAverage
-from rebalance.ranks import derive_seed, rank, seed_everything, world_size
+from rebalance.ranks import derive_seed, seed_everything
 from rebalance.transfer import send
 
 
@@ -61,6 +61,7 @@ def train_class_conditional(
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
     backward: Callable[[Tensor], Any] = Tensor.backward,
     progress: Callable[[int, float], None] = lambda update, loss: None,
+    share: tuple[int, int] = (0, 1),
 ) -> nn.Module:
     """The averaged U-Net.
 
@@ -73,6 +74,7 @@ def train_class_conditional(
         wrap: Puts the U-Net on several ranks; accelerate's, in a pipeline.
         backward: What to call for the gradient.
         progress: Told of every update, and of the loss now and then.
+        share: This process's number and how many share every batch, where `wrap` puts the gradients together.
 
     Raises:
         RunError: A loss or weights that are not finite; the last good checkpoint stays.
@@ -97,7 +99,7 @@ def train_class_conditional(
     noise_schedule = DDPMScheduler(**NOISE_SCHEDULE)
     draw = _LabelSampler(labels, settings.label_exponent, len(network.classes))
     loop.run(
-        lambda update: _step(wrapped, images, draw, noise_schedule, settings, update, backward),
+        lambda update: _step(wrapped, images, draw, noise_schedule, settings, update, backward, share),
         after=lambda update: average.update(unet, update),
         progress=progress,
     )
@@ -112,8 +114,10 @@ def _step(
     settings: TrainingSettings,
     update: int,
     backward: Callable[[Tensor], Any],
+    share: tuple[int, int],
 ) -> Tensor:
-    """Gradient of one update on this rank's rows of the global batch; the loss."""
+    """Gradient of one update on this process's rows of the global batch; the loss."""
+    number, n_processes = share
     generator = torch.Generator().manual_seed(derive_seed(settings.seed, update))
     n, device = settings.batch_size, images.device
     rows, classes = draw(n, generator)
@@ -123,7 +127,7 @@ def _step(
     mirrored = torch.rand(n, generator=generator) < 0.5
     shifts = torch.randint(-settings.shift, settings.shift + 1, (n, 2), generator=generator)
     classes = torch.where(dropped, draw.n_classes, classes)
-    mine = slice(rank(), None, world_size())
+    mine = slice(number, None, n_processes)
     clean = images[send(rows[mine], device)].float() / 127.5 - 1
     if settings.flip:
         clean = torch.where(send(mirrored[mine].view(-1, 1, 1, 1), device), clean.flip(3), clean)
@@ -132,11 +136,11 @@ def _step(
     noise, timesteps = send(noise[mine], device), send(timesteps[mine], device)
     noisy = noise_schedule.add_noise(clean, noise, timesteps)
     target = noise_schedule.get_velocity(clean, noise, timesteps)
-    seed_everything(settings.seed, update, rank() + 1)  # dropout
+    seed_everything(settings.seed, update, number + 1)  # dropout
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp == "bf16"):
         predicted = unet(noisy, timesteps, class_labels=send(classes[mine], device)).sample
     loss = F.mse_loss(predicted.float(), target)
-    backward(loss * (len(clean) * world_size() / n))
+    backward(loss * (len(clean) * n_processes / n))
     return loss.detach()
 
 

@@ -48,7 +48,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         guidance: Strength of classifier-free guidance; 1 is none, above 3 diversity suffers.
         steps: Sampling steps.
         sampling_batch: Most images sampled at a time.
-        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        device: "auto", "cpu", "cuda" or "cuda:1".
         verbose: Show the progress of training.
         random_state: An int, a `RandomState` or None; for training.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -69,8 +68,3 @@ def folder_name(class_name: str) -> str:
     """
     name = class_name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
     return f"%2E{name[1:]}" if name.startswith(".") else name
-
-
-def class_name_of(folder: str) -> str:
-    """The class name that `folder_name` made a folder of."""
-    return unquote(folder)

@@ -27,6 +27,14 @@ and failure where there is no image; in the manifest also verdict, reason, score
 KEPT, REJECTED, SPARE = "kept", "rejected", "spare"
 
 
+def rows_by_class(rows: Iterable[Row], classes: Iterable[str]) -> dict[str, list[Row]]:
+    """The rows of each class, in their order; a class without rows has none."""
+    found: dict[str, list[Row]] = {name: [] for name in classes}
+    for row in rows:
+        found[row["class"]].append(row)
+    return found
+
+
 @final
 class Journal:
     """An append-only file of rows, one JSON object a line, each on disk before the next is begun.

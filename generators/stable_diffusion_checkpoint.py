@@ -240,8 +240,13 @@ def _check_whole(file: Path) -> None:
 
 
 def _check_sizes(checkpoint: Checkpoint) -> None:
-    """Parts that fit one another: a U-Net for inpainting, or of another text encoder, would fail deep inside."""
+    """Parts that fit one another, and latents and noise that would not be sampled wrongly without an error."""
     unet, vae = checkpoint.config("unet"), checkpoint.config("vae")
+    scheduler = str(checkpoint.config("scheduler").get("_class_name"))
+    other = [name for name in ("latents_mean", "latents_std") if vae.get(name) is not None]
+    if other or scheduler.startswith(("EDM", "FlowMatch")):
+        got = ", ".join(other) or scheduler
+        raise InputError("latents and noise of Stable Diffusion", f"{got} in {checkpoint.folder}", "choose another")
     channels, latent = unet.get("in_channels", 4), vae.get("latent_channels", 4)
     if channels != latent:
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
@@ -35,7 +36,11 @@ class TrainingBatches:
         batch_size: Images of a global batch.
         epochs: Length of training; ignored where `updates` is given.
         updates: Length of training in updates.
-        real_only_last: Share of the epochs, at the end, without synthetic images.
+        real_only_last: Share of the updates, at the end, without synthetic images.
+
+    Attributes:
+        length: Of the whole training in epochs, a fraction where it ends inside one.
+        epochs: Epochs that are begun.
     """
 
     def __init__(
@@ -53,8 +58,9 @@ class TrainingBatches:
         self.bounds = split_batches(len(real), batch_size)
         self.updates_per_epoch = len(self.bounds)
         self.n_updates = updates if updates is not None else epochs * self.updates_per_epoch
-        self.epochs = -(-self.n_updates // self.updates_per_epoch)
-        self.first_real_epoch = round(self.epochs * (1 - real_only_last))
+        self.length = self.n_updates / self.updates_per_epoch
+        self.epochs = math.ceil(self.length)
+        self.first_real_update = round(self.n_updates * (1 - real_only_last))
 
     def from_update(self, start: int) -> Iterator[tuple[Position, IntArray]]:
         """The batches from update `start` on, with where they are."""
@@ -69,7 +75,12 @@ class TrainingBatches:
 
     def epoch_rows(self, epoch: int) -> IntArray:
         """All rows of an epoch, in order."""
-        if self.mixed is None or epoch >= self.first_real_epoch:
+        until = min(self.first_real_update - epoch * self.updates_per_epoch, self.updates_per_epoch)
+        if self.mixed is None or until <= 0:
             return self.real.epoch_order(epoch)
         self.mixed.set_epoch(epoch)
-        return np.concatenate(list(self.mixed.batches()))
+        mixed = np.concatenate(list(self.mixed.batches()))
+        if until == self.updates_per_epoch:
+            return mixed
+        end = self.bounds[until][0]
+        return np.concatenate([mixed[:end], self.real.epoch_order(epoch)[end:]])

@@ -22,12 +22,13 @@ from pipelines.generator_plan import Amount, Workshop, training_bar
 from pipelines.session import wrap
 from rebalance.data.resizing import resize_images
 from rebalance.data.table import ImageTable
-from rebalance.ranks import barrier, is_main
+from rebalance.errors import InputError
+from rebalance.ranks import barrier, is_main, rank, world_size
 
 _SHORT = 0.1
 """Below this share of the default length images of 32 px were blobs of the class's colours, measured on CIFAR-10."""
 _PROBE_PIXELS = 64 * 16**2
-"""Pixels of the batch that is timed: a small one says little of a large one where calls cost more than numbers."""
+"""Pixels of the batch that is timed on a CPU, where a small one tells of a large one; a GPU takes the whole batch."""
 
 
 @final
@@ -74,23 +75,33 @@ class ClassConditionalPlan:
 
     def estimate_minutes(self, n_images: int) -> tuple[float, float]:
         """See `GeneratorPlan`."""
-        size = self.network.image_size
-        probe = min(self.training.batch_size, max(16, _PROBE_PIXELS // size**2))
+        size, on_gpu = self.network.image_size, self.device.type == "cuda"
+        share = -(-self.training.batch_size // world_size())  # images of an update on this rank
+        probe = share if on_gpu else min(share, max(16, _PROBE_PIXELS // size**2))
         images = torch.zeros((probe, 3, size, size), dtype=torch.uint8, device=self.device)
         labels = torch.arange(probe) % len(self.network.classes)
         times: list[float] = []
         settings = TrainingSettings(updates=6, batch_size=probe, amp=self.training.amp)
         train_class_conditional(
-            images, labels, self.network, settings, progress=lambda update, loss: times.append(time.perf_counter())
+            images, labels, self.network, settings, progress=lambda update, loss: times.append(self._now())
         )
-        update = median(after - before for before, after in pairwise(times)) * self.training.batch_size / probe
-        model = ClassConditionalGenerator(build_unet(self.network).to(self.device), self.network, batch_size=probe)
-        jobs = [Job("", "", 0, i, i, {"steps": 2, "guidance": self.guidance}) for i in range(probe)]
+        update = median(after - before for before, after in pairwise(times)) * share / probe
+        sampled = self.sampling_batch if on_gpu else probe
+        model = ClassConditionalGenerator(
+            build_unet(self.network).to(self.device), self.network, batch_size=sampled, amp=self.training.amp
+        )
+        jobs = [Job("", "", 0, i, i, {"steps": 2, "guidance": self.guidance}) for i in range(sampled)]
         model.generate(jobs)
-        start = time.perf_counter()
+        start = self._now()
         model.generate(jobs)
-        image = (time.perf_counter() - start) / 2 / probe * self.steps
-        return update * self.training.updates / 60, image * n_images / 60
+        image = (self._now() - start) / 2 / sampled * self.steps
+        return update * self.training.updates / 60, image * n_images / world_size() / 60
+
+    def _now(self) -> float:
+        """Seconds, once what was asked of the device is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
     def make(self, workshop: Workshop) -> ImageGenerator:
         """See `GeneratorPlan`."""
@@ -108,6 +119,7 @@ class ClassConditionalPlan:
                     wrap=lambda module: wrap(workshop.session, module),
                     backward=workshop.session.accelerator.backward,
                     progress=report,
+                    share=(rank(), world_size()),
                 )
             if is_main():
                 ClassConditionalGenerator(unet, network).save(folder)
@@ -145,9 +157,9 @@ def plan_class_conditional(
     generator = config.generator
     usual = settings_for(generator.generator_size or image_size, generator.generator_channels)
     training = TrainingSettings(
-        updates=generator.generator_updates or usual.updates,
-        batch_size=generator.generator_batch_size or usual.batch_size,
-        lr=generator.generator_lr or usual.lr,
+        updates=usual.updates if generator.generator_updates is None else generator.generator_updates,
+        batch_size=usual.batch_size if generator.generator_batch_size is None else generator.generator_batch_size,
+        lr=usual.lr if generator.generator_lr is None else generator.generator_lr,
         ema=generator.generator_ema,
         label_exponent=generator.label_exponent,
         label_drop=generator.label_drop,
@@ -155,6 +167,12 @@ def plan_class_conditional(
         amp=config.amp,
         seed=config.seed,
     )
+    if training.batch_size < world_size():
+        raise InputError(
+            f"--generator-batch-size of at least {world_size()}, an image for each process",
+            str(training.batch_size),
+            "raise it, or use fewer processes",
+        )
     return ClassConditionalPlan(
         network=NetworkSettings(
             classes, generator.generator_size or usual.image_size, usual.channels, layers=usual.layers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from scipy.stats import t as student
 from rebalance.counts import GROUPS
 from rebalance.metrics import headline
 
+_FEWEST_SEEDS = 3
+"""For a judgement: of two, an interval is mostly a matter of luck."""
 CONFIDENCE = 0.95
 ARM_TITLES = {
     "ce": "plain cross entropy",
@@ -86,10 +88,12 @@ class Comparison:
     Args:
         arms: Arm → metric → estimate, on the test split; a metric is missing where it is n/a.
         differences: (arm, against) → metric → estimate of the paired difference.
+        titles: Arm → what it is called in words; its own name where it is missing.
     """
 
     arms: dict[str, dict[str, Estimate]]
     differences: dict[tuple[str, str], dict[str, Estimate]]
+    titles: Mapping[str, str] = field(default_factory=lambda: ARM_TITLES)
 
     def words(self) -> list[str]:
         """What helped and what did not, in balanced accuracy and for the few-shot classes."""
@@ -105,7 +109,7 @@ class Comparison:
             ]
             groups = f" ({', '.join(extra)})" if extra else ""
             lines.append(
-                f"{ARM_TITLES.get(arm, arm)} against {ARM_TITLES.get(against, against)}: "
+                f"{self.titles.get(arm, arm)} against {self.titles.get(against, against)}: "
                 f"{total.percent(signed=True)} points of balanced accuracy{groups}: {_judgement(total)}."
             )
         return lines
@@ -122,20 +126,29 @@ class Comparison:
         }
 
 
-def compare(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Comparison:
+def compare(
+    results: Mapping[str, Mapping[Any, Mapping[str, Any]]],
+    pairs: Sequence[tuple[str, str]] = _COMPARED,
+    titles: Mapping[str, str] = ARM_TITLES,
+) -> Comparison:
     """Compare arms.
 
     Args:
-        results: Arm → test metrics of each seed, seeds in the same order for all arms.
+        results: Arm → seed → test metrics.
+        pairs: (arm, against) to compare, where both are there, on the seeds that both have.
+        titles: Arm → what it is called in words; its own name where it is missing.
     """
-    figures = {arm: [headline(dict(metrics)) for metrics in seeds] for arm, seeds in results.items()}
-    arms = {arm: _estimates(seeds) for arm, seeds in figures.items()}
+    figures = {
+        arm: {seed: headline(dict(metrics)) for seed, metrics in seeds.items()} for arm, seeds in results.items()
+    }
+    arms = {arm: _estimates(list(seeds.values())) for arm, seeds in figures.items()}
     differences = {}
-    for arm, against in _COMPARED:
-        if arm in figures and against in figures:
-            pairs = zip(figures[arm], figures[against], strict=True)
-            differences[arm, against] = _estimates([_difference(a, b) for a, b in pairs])
-    return Comparison(arms, differences)
+    for arm, against in pairs:
+        ours, theirs = figures.get(arm, {}), figures.get(against, {})
+        paired = [_difference(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
+        if paired:
+            differences[arm, against] = _estimates(paired)
+    return Comparison(arms, differences, titles)
 
 
 def _estimates(seeds: Sequence[Mapping[str, float | None]]) -> dict[str, Estimate]:
@@ -154,8 +167,9 @@ def _difference(a: Mapping[str, float | None], b: Mapping[str, float | None]) ->
 
 
 def _judgement(difference: Estimate) -> str:
-    if difference.half_width is None:
-        return "one seed, so no judgement"
+    if difference.n < _FEWEST_SEEDS:
+        return f"{'one seed' if difference.n == 1 else 'two seeds'}, so no judgement"
+    assert difference.half_width is not None
     if abs(difference.mean) <= difference.half_width:
         return "no clear difference"
     return "it helped" if difference.mean > 0 else "it hurt"

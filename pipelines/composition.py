@@ -21,7 +21,7 @@ from rebalance.heads import ProjectionHead
 from rebalance.losses import sigmoid_bias
 from rebalance.methods.batch_mix import BatchMix
 from rebalance.methods.composed import ComposedMethod, Generation, LossTerm
-from rebalance.methods.weighting import ClassWeighting
+from rebalance.methods.weighting import ClassWeighting, DrawnShares
 
 COSINE_SCALE = 30.0
 """Scale of a cosine head's logits where no loss brings its own."""
@@ -142,7 +142,7 @@ class Problem:
     Args:
         backbone: The network.
         counts: Effective training images of each class, for priors and margins, (C,).
-        shares: Share of each class among the drawn images, (C,).
+        shares: Share of each class among the drawn images, (C,), or how they change.
         classes: Class names.
         switches: The user's own parts.
         make_backbone: Builds another backbone for the same images, by name, for a recipe that names its own.
@@ -150,7 +150,7 @@ class Problem:
 
     backbone: Backbone
     counts: FloatArray
-    shares: FloatArray
+    shares: FloatArray | DrawnShares
     classes: tuple[str, ...]
     switches: Switches = field(default_factory=Switches)
     make_backbone: Callable[[str], Backbone] | None = None

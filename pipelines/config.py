@@ -77,7 +77,7 @@ class EvaluateConfig:
     workers: Annotated[int, arg(aliases=["-j"])] = 2
     """Threads and processes that decode images."""
     device: str = "auto"
-    """cpu, cuda, mps; auto takes the accelerator if there is one."""
+    """cpu, cuda; auto takes the GPU if there is one."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -108,7 +108,7 @@ class SynthesizeConfig:
     resume: bool = True
     """Go on with a run that was interrupted; --no-resume starts it again from nothing."""
     device: str = "auto"
-    """cpu, cuda, mps; auto takes the accelerator if there is one."""
+    """cpu, cuda; auto takes the GPU if there is one."""
 
 
 Arm = Literal["ce", "rebalanced", "replay", "unfiltered", "synthetic", "feedback"]
@@ -189,10 +189,11 @@ class MethodsConfig:
 class ReportConfig:
     """Write the report of finished runs: one HTML file, with Markdown and JSON beside it."""
 
-    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
-    """Run folders."""
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]")]
+    """Run folders, one or more. Runs that differ in their seed alone are one arm; the others are compared with the
+    first, seed by seed."""
     out: Path | None = None
-    """Where to write report.html; by default into the run's folder, or for several runs into runs/report."""
+    """Where to write report.html; by default into the run's folder, or for several runs under runs/report."""
 
 
 #: Sub-command → its config.

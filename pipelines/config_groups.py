@@ -152,7 +152,7 @@ class OptimizationConfig:
     sched: Literal["cosine", "step", "constant"] = "cosine"
     """Learning rate after the warm-up; step: × 0.01 from 80 %, × 0.0001 from 90 % of training on."""
     warmup_epochs: float = 5.0
-    """Linear warm-up."""
+    """Linear warm-up; at most a quarter of training."""
     clip_grad: float | None = None
     """Largest norm of the gradient."""
     sam: Annotated[float | None, arg(metavar="RHO")] = None
@@ -198,7 +198,7 @@ class PlaceConfig:
     resume: bool = True
     """Go on with a run that was interrupted; --no-resume starts it again from nothing."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps; auto takes the accelerator if there is one."""
+    """cpu, cuda, cuda:1; auto takes the GPU if there is one."""
     report_to: str = "tensorboard"
     """Experiment tracker, by accelerate's name: tensorboard, wandb, mlflow, …, or none."""
     checkpoint_updates: int = 200

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from generators.image_files import folder_name
-from generators.manifest import KEPT, REJECTED, Row
+from generators.manifest import KEPT, REJECTED, Row, rows_by_class
 from rebalance.data.decoding import decode
 from rebalance.data.table import ByteArray, ImageTable
 
@@ -34,11 +34,11 @@ def write_contact_sheets(folder: Path, rows: Sequence[Row], table: ImageTable, p
     """
     target = folder / "contact_sheets"
     target.mkdir(exist_ok=True)
-    for label, name in enumerate(table.classes):
-        own = sorted((row for row in rows if row["class"] == name), key=lambda row: int(row["index"]))
+    members_of = np.split(np.argsort(table.targets, kind="stable"), np.cumsum(table.counts)[:-1])
+    for (name, given), members in zip(rows_by_class(rows, table.classes).items(), members_of, strict=True):
+        own = sorted(given, key=lambda row: int(row["index"]))
         if not own:
             continue
-        members = np.flatnonzero(table.targets == label)
         real = [_array(pixels[i]) for i in members[:COLUMNS]]
         kept = [row for row in own if row["verdict"] == KEPT]
         closest = sorted(kept, key=lambda row: float(row["scores"]["copy_distance"]))[:COLUMNS]

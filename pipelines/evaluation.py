@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,18 +112,21 @@ def evaluate_table(
     return tally.metrics()
 
 
-@torch.no_grad()
 def predict_rows(
     classifier: nn.Module, decoded: DecodedTable, rows: IntArray, mean: Tensor, std: Tensor, *, batch_size: int = 256
-) -> list[tuple[IntArray, Tensor]]:
+) -> Iterator[tuple[IntArray, Tensor]]:
     """Outputs of `classifier` in evaluation mode, batch by batch, with their rows."""
     was_training = classifier.training
     classifier.eval()
     parts = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
     images = decoded.store.batches(parts)
-    outputs = [(part, classifier(normalize(batch, mean, std))) for part, batch in zip(parts, images, strict=True)]
-    classifier.train(was_training)
-    return outputs
+    try:
+        for part, batch in zip(parts, images, strict=True):
+            with torch.no_grad():
+                logits = classifier(normalize(batch, mean, std))
+            yield part, logits
+    finally:
+        classifier.train(was_training)
 
 
 def evaluate_command(config: EvaluateConfig) -> None:

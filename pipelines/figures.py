@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 INK, FAINT, GRID = "#1f2933", "#6b7785", "#e3e8ee"
@@ -19,9 +21,25 @@ _MIN_BIN_IMAGES = 5
 MAX_PANELS = 12
 """Classes whose distances are drawn."""
 _PANEL_COLUMNS = 4
+_OTHER_SCRIPTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Hiragino Sans",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+    "WenQuanYi Zen Hei",
+    "IPAGothic",
+    "Noto Sans Devanagari",
+    "Noto Sans Thai",
+    "Arial Unicode MS",
+)
+"""Fonts for class names that matplotlib's own has no glyphs for, where they are installed."""
+_INSTALLED = {font.name for font in font_manager.fontManager.ttflist}
 
 mpl.rcParams.update(
     {
+        "font.family": ["DejaVu Sans", *(name for name in _OTHER_SCRIPTS if name in _INSTALLED)],
         "font.size": 9,
         "axes.edgecolor": GRID,
         "axes.labelcolor": INK,
@@ -43,7 +61,9 @@ mpl.rcParams.update(
 def save_png(figure: Figure, dpi: int = 150) -> bytes:
     """PNG bytes of a figure."""
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")  # the tables beside it have the name
+        figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -106,7 +126,8 @@ def arm_comparison(arms: Mapping[str, Mapping[str, tuple[float, float | None]]],
             if metric not in values:
                 continue
             mean, half = values[metric]
-            panel.errorbar(mean, place, xerr=half, fmt="o", color=colour, ms=5, capsize=3, lw=1.5)
+            reach = None if half is None else [[min(half, mean)], [min(half, 100 - mean)]]  # no accuracy is beyond
+            panel.errorbar(mean, place, xerr=reach, fmt="o", color=colour, ms=5, capsize=3, lw=1.5)
         panel.set_title(title, fontsize=9)
         panel.set_ylim(-0.6, len(arms) - 0.4)
     panels[0].set_yticks(places, list(arms))

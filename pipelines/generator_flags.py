@@ -69,13 +69,19 @@ def _ranges(generator: GeneratorConfig, files: ImageFilesConfig) -> dict[str, tu
         "--label-exponent": (generator.label_exponent, 0, 1),
         "--label-drop": (generator.label_drop, 0, 0.9),
         "--generator-ema": (generator.generator_ema, 0, 0.99999),
-        "--generator-updates": (generator.generator_updates or 1, 1, 10**8),
-        "--generator-batch-size": (generator.generator_batch_size or 2, 1, 10**6),
-        "--sampling-batch": (generator.sampling_batch or 1, 1, 10**5),
-        "--output-size": (8 if files.output_size is None else files.output_size, 8, 8192),
+        "--generator-updates": (_given(generator.generator_updates, 1), 1, 10**8),
+        "--generator-batch-size": (_given(generator.generator_batch_size, 1), 1, 10**6),
+        "--generator-lr": (_given(generator.generator_lr, 1e-4), 1e-9, 10),
+        "--generator-size": (_given(generator.generator_size, 8), 8, 8192),
+        "--sampling-batch": (_given(generator.sampling_batch, 1), 1, 10**5),
+        "--output-size": (_given(files.output_size, 8), 8, 8192),
         "--shard-images": (files.shard_images, 1, 10**7),
-        "--max-gb": (1 if files.max_gb is None else files.max_gb, 0, 10**9),
+        "--max-gb": (_given(files.max_gb, 1), 0, 10**9),
     }
+
+
+def _given(value: float | None, default: float) -> float:
+    return default if value is None else value
 
 
 def _check_ranges(ranges: dict[str, tuple[float, float, float]]) -> None:

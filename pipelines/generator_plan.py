@@ -41,9 +41,12 @@ class Workshop:
 
     def pixels(self) -> Tensor:
         """Their pixels (N, 3, S, S) uint8 on the CPU, at the classifier's size."""
-        rows = np.arange(len(self.table), dtype=np.int64)
-        parts = self.opened.train.store.batches(np.array_split(rows, max(1, len(rows) // 1024)))
-        return torch.cat([part.cpu() for part in parts])
+        n, size = len(self.table), self.opened.size
+        pixels, done = torch.empty((n, 3, size, size), dtype=torch.uint8), 0
+        for part in self.opened.train.store.batches(np.array_split(np.arange(n, dtype=np.int64), max(1, n // 1024))):
+            pixels[done : done + len(part)] = part.cpu()
+            done += len(part)
+        return pixels
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,6 @@ class _Look(NamedTuple):
     """What is kept of images once they were looked at."""
 
     marks: Marks
-    logits: Tensor
     features: Tensor
     """Unit vectors of the space that the distance gate works in."""
     measured: Tensor
@@ -64,6 +63,8 @@ class _Seen:
     """A candidate."""
 
     look: _Look
+    third: Tensor
+    """Probability (1,) of a class that it is not usually confused with."""
     failure: str
 
 
@@ -103,7 +104,8 @@ class Judge:
         self.size = int(pixels.shape[-1])
         self.clip = None if config.clip is None else ImageText(config.clip, model.mean.device)
         self.members = [torch.from_numpy(np.flatnonzero(table.targets == c)) for c in range(len(table.classes))]
-        self.real = self.look(pixels)
+        self.real, shares = self._look_at_real(pixels, torch.from_numpy(table.targets))
+        self._usual = usual_confusions(shares)
         self.distances = real_distances(
             self.real.features,
             self.real.marks.pixels.flatten(1).float() / 255,
@@ -120,9 +122,6 @@ class Judge:
                 log.info("real images of one class are alike in perceptual hash: the hash gate %s", taken)
         self._counts = torch.from_numpy(table.counts)
         self._digests = frozenset(self.real.marks.digests)
-        shares = [self.real.logits[rows].double().softmax(dim=1).mean(dim=0) for rows in self.members]
-        self._usual = usual_confusions(torch.stack(shares))
-        self.real = self.real._replace(logits=self.real.logits[:0].clone())  # of many classes they are large
         self.agreement_limits = None
         if self.clip is not None:
             self._texts = self.clip.classes([(names or {}).get(name, readable(name)) for name in table.classes])
@@ -132,13 +131,24 @@ class Judge:
 
     def look(self, images: Tensor) -> _Look:
         """Everything that is measured of uint8 images (N, 3, S, S), on the CPU."""
-        return _joined([self._look(part) for part in torch.split(images, _BLOCK)])
+        return _joined([self._look(part)[0] for part in torch.split(images, _BLOCK)])
+
+    def _look_at_real(self, images: Tensor, targets: Tensor) -> tuple[_Look, Tensor]:
+        """What is kept of the real images, and the mean probabilities of each class's images, (C, C)."""
+        n_classes = len(self.members)
+        looks, shares = [], torch.zeros(n_classes, n_classes, dtype=torch.float64)
+        for rows in torch.split(torch.arange(len(images)), _BLOCK):
+            look, logits = self._look(images[rows])
+            looks.append(look)
+            shares.index_add_(0, targets[rows], logits.double().softmax(dim=1))
+        return _joined(looks), shares / torch.bincount(targets, minlength=n_classes)[:, None]
 
     @torch.no_grad()
-    def _look(self, images: Tensor) -> _Look:
+    def _look(self, images: Tensor) -> tuple[_Look, Tensor]:
+        """What is kept of at most `_BLOCK` images, and their logits, which of many classes are large."""
         logits, features = self._classify(images)
         measured = features if self.clip is None else self.clip.images(images)
-        return _Look(self.marks(images), logits, measured if self.config.distance_in == "clip" else features, measured)
+        return _Look(self.marks(images), measured if self.config.distance_in == "clip" else features, measured), logits
 
     def marks(self, images: Tensor) -> Marks:
         """What tells uint8 images (N, 3, S, S) apart, on the CPU."""
@@ -167,8 +177,8 @@ class Judge:
         seen = self.candidates(rows)
         failures = [self._seen[row["job"]].failure for row in rows]
         third = None
-        if len(self.members) > 2:
-            third = third_class(seen.logits, label, int(self._usual[label]), self._counts)
+        if rows and len(self.members) > 2:
+            third = torch.cat([self._seen[row["job"]].third for row in rows])
         agreement = None if self.clip is None else seen.measured @ self._texts[label]
         candidates = Candidates(
             seen.marks.pixels.float() / 255,
@@ -200,9 +210,11 @@ class Judge:
         for start in range(0, len(missing), _BLOCK):
             part = missing[start : start + _BLOCK]
             images, failures = zip(*(self._read(row) for row in part), strict=True)
-            look = self._look(torch.stack(images))
+            look, logits = self._look(torch.stack(images))
             for i, row in enumerate(part):
-                self._seen[row["job"]] = _Seen(_rows(look, slice(i, i + 1)), failures[i])
+                label = int(row["label"])
+                third = third_class(logits[i : i + 1], label, int(self._usual[label]), self._counts)
+                self._seen[row["job"]] = _Seen(_rows(look, slice(i, i + 1)), third, failures[i])
         return _joined([_rows(self.real, slice(0)), *(self._seen[row["job"]].look for row in rows)])
 
     def _read(self, row: Row) -> tuple[Tensor, str]:
@@ -221,13 +233,12 @@ def _rows(look: _Look, rows: slice) -> _Look:
     """Some rows of a look."""
     pixels, digests, hashes = look.marks
     some = Marks(pixels[rows], digests[rows], None if hashes is None else (hashes[0][rows], hashes[1][rows]))
-    return _Look(some, look.logits[rows], look.features[rows], look.measured[rows])
+    return _Look(some, look.features[rows], look.measured[rows])
 
 
 def _joined(looks: Sequence[_Look]) -> _Look:
     return _Look(
         join_marks([look.marks for look in looks]),
-        torch.cat([look.logits for look in looks]),
         torch.cat([look.features for look in looks]),
         torch.cat([look.measured for look in looks]),
     )

@@ -136,7 +136,7 @@ def training_steps(
     module.train()
     for (position, rows), pixels in zip(batches.from_update(start), images, strict=True):
         update = position.update
-        lr = set_learning_rate(optimizer, config, update / batches.updates_per_epoch, batches.epochs)
+        lr = set_learning_rate(optimizer, config, update / batches.updates_per_epoch, batches.length)
         progress = torch.full((), update / batches.n_updates, dtype=torch.float32, device=device)
         method.before_step(update / batches.n_updates)
         uniforms = shard_rows(data.augment.draw(len(rows), generator.manual_seed(derive_seed(seed, update))))

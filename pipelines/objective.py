@@ -22,6 +22,7 @@ from rebalance.data.augmentation import parse_views
 from rebalance.errors import InputError
 from rebalance.methods.base import Method
 from rebalance.methods.composed import ComposedMethod
+from rebalance.methods.weighting import DrawnShares
 from rebalance.ranks import seed_everything
 from rebalance.schedules import parse_schedule
 
@@ -51,7 +52,7 @@ def check_training(config: TrainConfig) -> None:
 
 
 def build_objective(
-    config: TrainConfig, opened: OpenData, effective: FloatArray, shares: FloatArray
+    config: TrainConfig, opened: OpenData, effective: FloatArray, shares: DrawnShares
 ) -> tuple[Method, ModelDescription]:
     """The config's method on a new network, and how to rebuild its classifier.
 
@@ -59,7 +60,7 @@ def build_objective(
         config: What to train.
         opened: The data.
         effective: Effective training images of each class, for priors and margins, (C,).
-        shares: Share of each class among the drawn images, (C,).
+        shares: Share of each class among the drawn images.
 
     Raises:
         InputError: An unknown name, an option out of range, or parts that do not go together.

@@ -23,11 +23,12 @@ from rebalance.data.store import ImageStore, ResidentStore, WorkerStore
 from rebalance.data.table import concatenate
 from rebalance.errors import InputError
 from rebalance.methods.base import Method
-from rebalance.ranks import split_batches
+from rebalance.methods.weighting import DrawnShares
+from rebalance.ranks import split_batches, world_size
 from rebalance.samplers import EpochSampler, MixedSourceSampler
 from rebalance.schedules import parse_schedule
 
-Builder = Callable[[TrainConfig, OpenData, FloatArray, FloatArray], tuple[Method, ModelDescription]]
+Builder = Callable[[TrainConfig, OpenData, FloatArray, DrawnShares], tuple[Method, ModelDescription]]
 """Makes the method, see `build_objective`."""
 _LARGE = 64  # px; beyond it AutoAugment's CIFAR policy gives way to what the papers use on ImageNet
 
@@ -76,8 +77,9 @@ def prepare_training(
         store = _join(store, added.store, table, opened, device)
     synthetic_counts = table.counts - real_counts
     effective = real_counts + config.mixing.kappa * synthetic_counts
-    batches, expected = _build_batches(config, opened, table.targets, n_real)
-    method, description = build(config, opened, effective, expected / expected.sum())
+    batches = _build_batches(config, opened, table.targets, n_real)
+    expected, shares = _draws(batches)
+    method, description = build(config, opened, effective, shares)
     augment = _views(config.data, opened.size, method)
     targets = torch.from_numpy(table.targets)
     synthetic = torch.from_numpy(table.is_synthetic.copy())
@@ -95,9 +97,7 @@ def prepare_training(
     return Prepared(method, data, batches, description, (real_counts, synthetic_counts), expected)
 
 
-def _build_batches(
-    config: TrainConfig, opened: OpenData, targets: np.ndarray, n_real: int
-) -> tuple[TrainingBatches, FloatArray]:
+def _build_batches(config: TrainConfig, opened: OpenData, targets: np.ndarray, n_real: int) -> TrainingBatches:
     objective, optimization, mixing = config.objective, config.optimization, config.mixing
     epochs = optimization.epochs
     if optimization.updates is not None:
@@ -118,6 +118,12 @@ def _build_batches(
         share = max(mixing.real_share, n_real / len(targets))
         made = EpochSampler(targets[n_real:], seed=config.seed, classes=opened.classes)
         mixed = MixedSourceSampler(real, made, batch_size=optimization.batch_size, real_share=share, num_samples=n_real)
+    if objective.sampler_rule != "none" and real.schedule.kind == "deferred" and 0 < real.schedule.start < 1:
+        last = real.expected_shares(epochs - 1)
+        if np.array_equal(last, real.plain_shares):
+            log.warning(
+                "--sampler-schedule %s never starts in %d epochs: a rule begins with an epoch", real.schedule, epochs
+            )
     batches = TrainingBatches(
         real,
         mixed,
@@ -126,10 +132,29 @@ def _build_batches(
         updates=optimization.updates,
         real_only_last=mixing.real_only_last if mixed is not None else 0.0,
     )
-    if mixed is None:
-        return batches, real.expected_counts(0)
-    drawn_real, drawn_synthetic = mixed.expected_counts(0)
-    return batches, drawn_real + drawn_synthetic
+    smallest = min(end - begin for begin, end in batches.bounds)
+    if smallest < 2 * world_size():
+        raise InputError(
+            f"batches of at least two images for each of {world_size()} processes, as batch norm needs",
+            f"{smallest}, with --batch-size {optimization.batch_size} and {n_real} training images",
+            "raise --batch-size, or use fewer processes",
+        )
+    return batches
+
+
+def _draws(batches: TrainingBatches) -> tuple[FloatArray, DrawnShares]:
+    """Draws of each class in the first epoch, and their shares while the sampler's rule begins to act."""
+    real, n_real = batches.real, len(batches.real)
+    synthetic = np.zeros(len(real.classes))
+    if batches.mixed is not None:
+        synthetic = batches.mixed.expected_counts(0)[1]
+        n_real -= round(float(synthetic.sum()))
+
+    def drawn(shares: FloatArray) -> FloatArray:
+        return shares * n_real + synthetic
+
+    plain, by_rule = drawn(real.plain_shares), drawn(real.rule_shares)
+    return drawn(real.expected_shares(0)), DrawnShares(plain / plain.sum(), by_rule / by_rule.sum(), real.schedule)
 
 
 def _join(store: ImageStore, added: ImageStore, table: object, opened: OpenData, device: torch.device) -> ImageStore:

@@ -218,7 +218,9 @@ def _summarize(
     tuning: dict[str, Any] | None,
     feedback: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    comparison = compare({arm: [result.metrics["test"] for result in trainings] for arm, trainings in results.items()})
+    comparison = compare(
+        {arm: {run.metrics["seed"]: run.metrics["test"] for run in trainings} for arm, trainings in results.items()}
+    )
     first = next(iter(results.values()))[0].metrics
     return {
         "method": config.objective.recipe,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,9 @@ def read_report_data(folders: Sequence[Path]) -> ReportData:
 def _of_pipeline(folder: Path) -> ReportData:
     config = read_run_config(folder)
     seeds = range(config["seed"], config["seed"] + config["seeds"])
-    trainings = {ARM_TITLES[arm]: [folder / "arms" / arm / f"seed-{seed}" for seed in seeds] for arm in config["arms"]}
+    trainings = {
+        ARM_TITLES[arm]: {seed: folder / "arms" / arm / f"seed-{seed}" for seed in seeds} for arm in config["arms"]
+    }
     whole = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
     synthesis = folder / "synthesis" if (folder / "synthesis" / "metrics.json").exists() else None
     return _collect(
@@ -106,7 +108,7 @@ def _of_pipeline(folder: Path) -> ReportData:
 
 def _of_trainings(folders: Sequence[Path]) -> ReportData:
     """Trainings that differ in their seed alone are one arm, and so are second stages of such trainings."""
-    arms: dict[str, list[Path]] = {}
+    arms: dict[str, list[tuple[int, int, Path]]] = {}
     names: dict[str, str] = {}
     shown: dict[str, dict[str, Any]] = {}
     own: dict[str, Any] = {}
@@ -121,13 +123,30 @@ def _of_trainings(folders: Sequence[Path]) -> ReportData:
             )
         settings = [_without_seed(stage) for stage in (own, config)]
         name = names.setdefault(json.dumps(settings, sort_keys=True), _unused(folder.name, arms))
-        arms.setdefault(name, []).append(folder)
+        arms.setdefault(name, []).append((config["seed"], own["seed"], folder))
         shown[name] = config if own["command"] == "train" else {**own, "first_stage": config}
     synthesis = Path(config["synthetic"]) if config.get("synthetic") else None
     if synthesis is not None and not (synthesis / "metrics.json").exists():
         synthesis = None
     settings_shown = next(iter(shown.values())) if len(shown) == 1 else shown
-    return _collect(Path(config["data"]["data"]).name, arms, settings_shown, synthesis, {}, folders[0])
+    trainings = {name: _by_seed(runs) for name, runs in arms.items()}
+    return _collect(Path(config["data"]["data"]).name, trainings, settings_shown, synthesis, {}, folders[0])
+
+
+def _by_seed(runs: Sequence[tuple[int, int, Path]]) -> dict[Hashable, Path]:
+    """Runs of one arm by the seed of their first stage, or where that is the same by both seeds.
+
+    Args:
+        runs: Seeds of the first and of the last stage, and the folder.
+    """
+    alone = len({first for first, _, _ in runs}) == len(runs)
+    found: dict[Hashable, Path] = {}
+    for first, last, folder in runs:
+        seed: Hashable = first if alone else (first, last)
+        if seed in found:
+            raise InputError("each seed once", f"{found[seed]} and {folder}, both of seed {last}", "leave out one")
+        found[seed] = folder
+    return found
 
 
 def _without_seed(stage: dict[str, Any]) -> dict[str, Any]:
@@ -150,13 +169,13 @@ def _unused(name: str, taken: Mapping[str, object]) -> str:
 
 def _collect(
     title: str,
-    trainings: Mapping[str, Sequence[Path]],
+    trainings: Mapping[str, Mapping[Any, Path]],
     config: dict[str, Any],
     synthesis: Path | None,
     whole: Mapping[str, Any],
     folder: Path,
 ) -> ReportData:
-    runs = {arm: [_finished(run) for run in runs] for arm, runs in trainings.items()}
+    runs = {arm: [_finished(run) for run in runs.values()] for arm, runs in trainings.items()}
     first = next(iter(runs.values()))[0]
     for arm, seeds in runs.items():
         for run in seeds:
@@ -167,7 +186,16 @@ def _collect(
         raise InputError("runs with a test or a validation split", title, "train with --test-fraction 0.2, say")
     metrics = {arm: [run[split] for run in seeds] for arm, seeds in runs.items()}
     most = max((run for seeds in runs.values() for run in seeds), key=lambda run: sum(run["synthetic_counts"]))
-    by_arm = {_short(arm): seeds for arm, seeds in metrics.items()}
+    by_seed = {arm: dict(zip(trainings[arm], seeds, strict=True)) for arm, seeds in metrics.items()}
+    others: list[str] = []
+    pipeline = config.get("command") == "run"
+    if pipeline:
+        comparison = compare({_short(arm): seeds for arm, seeds in by_seed.items()})
+    else:
+        reference, *compared = trainings
+        others = [arm for arm in compared if _images(trainings[arm]) != _images(trainings[reference])]
+        pairs = [(arm, reference) for arm in compared if arm not in others]
+        comparison = compare(by_seed, pairs, titles={})
     return ReportData(
         title=title,
         classes=tuple(first["classes"]),
@@ -176,21 +204,30 @@ def _collect(
         synthetic_counts=tuple(most["synthetic_counts"]),
         split=split,
         metrics=metrics,
-        histories={arm: _history(seeds[0] / "history.csv") for arm, seeds in trainings.items()},
-        comparison=compare(by_arm),
+        histories={arm: _history(_first(seeds) / "history.csv") for arm, seeds in trainings.items()},
+        comparison=comparison,
         synthesis=None if synthesis is None else read_synthesis(synthesis),
         tuning=whole.get("tuning"),
         feedback=whole.get("feedback"),
         pictures=tuple(
             (f"{file.stem.replace('_', ' ')}, {arm}", file)
             for arm, seeds in trainings.items()
-            for file in sorted((seeds[0] / "pictures").glob("*.png"))
+            for file in sorted((_first(seeds) / "pictures").glob("*.png"))
         ),
         selected=whole.get("selected"),
         config=config,
         environment=read_json(folder / "environment.json"),
-        notes=_notes(metrics, split, first),
+        notes=_notes(metrics, split, first, others, pipeline=pipeline),
     )
+
+
+def _images(runs: Mapping[Any, Path]) -> set[str]:
+    """Which images are in which split, of each run of an arm."""
+    return {read_json(folder / "classes.json")["fingerprint"] for folder in runs.values()}
+
+
+def _first(runs: Mapping[Any, Path]) -> Path:
+    return next(iter(runs.values()))
 
 
 def _short(arm: str) -> str:
@@ -211,16 +248,30 @@ def _history(path: Path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def _notes(metrics: Mapping[str, Sequence[Mapping[str, Any]]], split: str, first: Mapping[str, Any]) -> tuple[str, ...]:
+def _notes(
+    metrics: Mapping[str, Sequence[Mapping[str, Any]]],
+    split: str,
+    first: Mapping[str, Any],
+    others: Sequence[str],
+    *,
+    pipeline: bool,
+) -> tuple[str, ...]:
     seeds = {len(runs) for runs in metrics.values()}
     support = next(iter(metrics.values()))[0]["support"]
-    notes = [f"Figures are of the {split} split, {sum(support)} images, read once at the end."]
+    once = ", read once at the end" if pipeline else ""
+    notes = [f"Figures are of the {split} split, {sum(support)} images{once}."]
     if split == "val":
         notes = ["Figures are of the validation split: there is no test split."]
+    if others:
+        notes.append(f"Not compared, for other images than those of {next(iter(metrics))}: {', '.join(others)}.")
     if max(seeds) == 1:
-        notes.append("One seed: differences cannot be told from chance. Repeat with --seeds 3 or more.")
+        again = "Repeat with --seeds 3 or more" if pipeline else "Train again with --seed 1 and --seed 2"
+        notes.append(f"One seed: differences cannot be told from chance. {again}.")
     if min(n for n in support) < 10:
-        notes.append("Some classes have fewer than 10 images to judge by; their figures are coarse.")
+        notes.append(
+            "Some classes have fewer than 10 images to judge by: one image moves their accuracy by 10 points or more, "
+            "which intervals over seeds do not show."
+        )
     if first["selected"]["by"].startswith("balanced accuracy"):
         notes.append("The epoch was selected by balanced accuracy on the validation split.")
     return tuple(notes)

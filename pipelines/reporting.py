@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pipelines.comparison import ARM_TITLES, METRIC_TITLES, Estimate
 from pipelines.config import ReportConfig
 from pipelines.console import log
 from pipelines.report_data import ReportData, read_report_data
-from pipelines.runs import read_run_config
+from pipelines.runs import read_run_config, slug
 from pipelines.synthesis_report import SynthesisData, distance_figure, read_synthesis, synthesis_context
 from rebalance.counts import GROUPS
 from rebalance.errors import InputError
@@ -45,7 +46,7 @@ def report(config: ReportConfig) -> ReportFiles:
     if len(config.runs) == 1 and read_run_config(config.runs[0])["command"] == "synthesize":
         return _report_synthesis(config.runs[0], config.out or config.runs[0])
     data = read_report_data(config.runs)
-    folder = config.out or (config.runs[0] if len(config.runs) == 1 else Path("runs") / "report")
+    folder = config.out or (config.runs[0] if len(config.runs) == 1 else _folder_of(config.runs))
     return _write("report", folder, _context(data), _pictures(data), _as_json(data))
 
 
@@ -61,6 +62,13 @@ def _report_synthesis(source: Path, folder: Path) -> ReportFiles:
         **_texts(config, read_json(source / "environment.json")),
     }
     return _write("synthesis_report", folder, context, _encoded(_synthesis_pictures(data)), data.summary)
+
+
+def _folder_of(runs: Sequence[Path]) -> Path:
+    """Where the report of several runs goes."""
+    first, *others = (slug(str(run)) for run in runs)
+    beside = others[0] if len(others) == 1 else f"{len(others)}-more"
+    return Path("runs") / "report" / f"{first}-and-{beside}"
 
 
 def _write(
@@ -93,13 +101,18 @@ def _context(data: ReportData) -> dict[str, Any]:
         "feedback": None if data.feedback is None else _feedback_table(data.feedback),
         "headline": [METRIC_TITLES[name] for name in _HEADLINE],
         "rows": [(arm, [_text(estimates.get(name)) for name in _HEADLINE]) for arm, estimates in arms.items()],
-        "words": data.comparison.words(),
+        "words": [*data.comparison.words(), *_warnings(data.synthesis)],
         "class_rows": _class_rows(data),
         "calibration_rows": [(arm, _ece_cells(data.metrics[arm])) for arm in data.metrics],
         "groups": GROUPS,
         **_texts(data.config, data.environment),
         "n_seeds": max(len(seeds) for seeds in data.metrics.values()),
     }
+
+
+def _warnings(synthesis: SynthesisData | None) -> list[str]:
+    """What is wrong with the synthetic images, beside what they did."""
+    return [] if synthesis is None else [f"Beware: {text}." for text in synthesis.summary.get("warnings", ())]
 
 
 def _texts(config: dict[str, Any], environment: dict[str, Any]) -> dict[str, str]:

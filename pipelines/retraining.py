@@ -144,11 +144,12 @@ def _name(folder: Path) -> str:
 def _training_config(config: RetrainConfig, source: _Source, options: dict[str, Any]) -> TrainConfig:
     """The second stage as a training: on the real images, in the first view of the first stage."""
     first = source.config
+    augment = str(read_json(source.folder / "metrics.json").get("augment", first.data.augment))
     if first.synthetic is not None:
         log.info("the first stage had synthetic images too; the second sees the real ones alone")
     return replace(
         first,
-        data=replace(first.data, image_size=source.model.image_size, augment=first.data.augment.split(",")[0]),
+        data=replace(first.data, image_size=source.model.image_size, augment=augment.split(",")[0]),
         objective=ObjectiveConfig(method=config.method, sampler_rule=options.get("sampler_rule", "none")),
         optimization=config.optimization,
         synthetic=None,

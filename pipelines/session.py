@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from rebalance.devices import refuse_without_float64
 from rebalance.errors import InputError
 from rebalance.ranks import end_with_parent, is_main, world_size
 
@@ -21,6 +23,8 @@ _TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tens
 if dist.is_available():
     import torch.distributed.nn  # before any group exists: its functions' defaults keep the group they find for good
 _wrapped: WeakSet[DistributedDataParallel] = WeakSet()
+_LONGEST_WAIT = timedelta(days=7)
+"""For the others, while one rank judges images; NCCL's ten minutes are meant for gradients."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def start_session(
     """Join the other ranks and take this rank's device.
 
     Args:
-        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        device: "auto", "cpu", "cuda" or "cuda:1".
         amp: The precision that will be asked for; fp16 needs a GPU.
         tracker: Tracker, by accelerate's name, or "none".
         folder: The run's folder, for trackers that write files.
@@ -56,9 +60,10 @@ def start_session(
     if ":" in device:
         os.environ["ACCELERATE_TORCH_DEVICE"] = device
     accelerator = Accelerator(
-        cpu=device == "cpu",
+        cpu=device == "cpu" or not torch.cuda.is_available(),
         log_with=None if tracker == "none" else tracker,
         project_dir=None if folder is None else str(folder),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
     )
     if accelerator.device.type == "cpu" and amp == "fp16":
         raise InputError(
@@ -112,11 +117,9 @@ def end_session() -> None:
 
 
 def _check_device(device: str) -> None:
+    refuse_without_float64(device)
     kind = device.partition(":")[0]
-    if kind not in ("auto", "cpu", "cuda", "mps"):
-        raise InputError("a device: auto, cpu, cuda, cuda:1, mps", repr(device), "name one of them")
-    missing = (kind == "cuda" and not torch.cuda.is_available()) or (
-        kind == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
-        raise InputError(f"a {kind} device", "none on this machine", "use --device auto")
+    if kind not in ("auto", "cpu", "cuda"):
+        raise InputError("a device: auto, cpu, cuda, cuda:1", repr(device), "name one of them")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError("a cuda device", "none on this machine", "use --device auto")

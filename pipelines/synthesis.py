@@ -18,10 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from generators.base import ImageGenerator
 from generators.class_names import read_names
 from generators.image_files import folder_name
-from generators.manifest import KEPT, REJECTED, Row, write_manifest
+from generators.manifest import KEPT, REJECTED, Row, rows_by_class, write_manifest
 from generators.shards import write_shards
 from pipelines.candidates import make_and_judge
 from pipelines.config import SynthesizeConfig, TrainConfig
@@ -36,12 +38,13 @@ from pipelines.kernels import kernels
 from pipelines.loading import image_size, load_splits
 from pipelines.model_files import TrainedClassifier, load_model
 from pipelines.open_data import OpenData, open_data
+from pipelines.results import claim_data
 from pipelines.runs import RunFolder, slug
 from pipelines.session import Session, start_session
 from pipelines.synthesis_plan import SynthesisPlan, check_cost, plan_synthesis, show_plan
 from pipelines.synthesis_quality import add_quality
 from pipelines.training import train_in
-from rebalance.counts import check_counts
+from rebalance.counts import IntArray, check_counts
 from rebalance.data.resizing import resize_images
 from rebalance.errors import InputError
 from rebalance.files import read_json, write_json
@@ -77,7 +80,9 @@ def synthesize(
     folder = config.out or Path("runs") / "synthesize" / slug(config.data.data)
     session = start_session(config.device)
     if config.resume and not config.dry_run and (folder / "metrics.json").exists():
-        with RunFolder(folder, "synthesize", config):
+        opened = open_data(config.data, session.device) if opened is None else opened
+        with RunFolder(folder, "synthesize", config) as run:
+            claim_data(run, opened, _counts(opened))
             log.info("%s is finished already", folder)
             return SynthesisResult(folder, read_json(folder / "metrics.json"))
     check_generator(config)
@@ -95,8 +100,14 @@ def synthesize(
         return None
     assert opened is not None, "opened above for all but a dry run"
     chosen = kernels(deterministic=config.deterministic, timed=False)  # a resumed synthesis makes the same images
-    with RunFolder(folder, "synthesize", config, resume=config.resume), chosen:
+    with RunFolder(folder, "synthesize", config, resume=config.resume) as run, chosen:
+        claim_data(run, opened, _counts(opened))
         return SynthesisResult(folder, _work(config, plan, opened, session, folder))
+
+
+def _counts(opened: OpenData) -> tuple[IntArray, IntArray]:
+    counts = opened.train.table.counts
+    return counts, np.zeros_like(counts)
 
 
 def check_synthesis(config: SynthesizeConfig, opened: OpenData) -> None:
@@ -124,10 +135,12 @@ def _work(
     generator = plan.generator.make(workshop)
     jobs = plan.generator.jobs(generator, table, plan.amount)
     model = _feature_model(config, opened, session, folder)
-    pixels = resize_images(workshop.pixels(), min(plan.generator.image_size, opened.size))
     given = config.stable_diffusion.class_names
     names = None if given is None else read_names(given)
-    judge = Judge(model, pixels, table, config.filter, folder, names) if is_main() else None
+    judge = None
+    if is_main():
+        pixels = resize_images(workshop.pixels(), min(plan.generator.image_size, opened.size))
+        judge = Judge(model, pixels, table, config.filter, folder, names)
     rows = make_and_judge(folder, jobs, plan.budget.tolist(), generator, judge, config.files, config.data.workers)
     if judge is not None:
         write_manifest(folder, rows)
@@ -188,8 +201,7 @@ def _write_image_folder(folder: Path, kept: Sequence[Row]) -> None:
 
 def _summary(plan: SynthesisPlan, rows: Sequence[Row], generator: ImageGenerator) -> dict[str, Any]:
     classes = []
-    for label, name in enumerate(plan.classes):
-        own = [row for row in rows if row["class"] == name]
+    for label, (name, own) in enumerate(rows_by_class(rows, plan.classes).items()):
         reasons = Counter(row["reason"] for row in own if row["verdict"] == REJECTED)
         classes.append(
             {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from generators.image_files import folder_name
 from generators.plan import n_candidates
 from pipelines.class_conditional_plan import plan_class_conditional
 from pipelines.config import SynthesizeConfig
@@ -26,6 +27,8 @@ from rebalance.errors import InputError
 from rebalance.files import check_free_space
 
 _EXPECTED_REJECTS = 0.3
+_LONGEST_NAME = 255
+"""Bytes that file systems take."""
 _BYTES_PER_VALUE = {"png": 0.8, "webp": 0.8, "jpeg": 0.4}
 """Size of an image file for each of its 3·S² values, about, of noisy images."""
 
@@ -68,6 +71,11 @@ def plan_synthesis(config: SynthesizeConfig, train: ImageTable, image_size: int,
     """
     check_generator(config)
     check_gates(config.filter)
+    for name in train.classes:
+        if len(folder_name(name).encode()) > _LONGEST_NAME:
+            raise InputError(
+                f"class names of at most {_LONGEST_NAME} bytes, for folders", f"{name[:40]}…", "shorten it"
+            )
     config = replace(config, amp=resolve_generator_amp(config.amp, device))
     amount = Amount(_wanted(config.budget, train), config.budget.reserve, config.seed)
     generator: GeneratorPlan

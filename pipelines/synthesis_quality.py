@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from generators.filters import LOOSER
-from generators.manifest import KEPT, REJECTED, Row
+from generators.manifest import KEPT, REJECTED, Row, rows_by_class
 from generators.neighbours import mean_distance, nearest
 from generators.perceptual_hash import hamming, nearest_hash
 from generators.quality import density_coverage, diversity, kid, precision_recall
@@ -65,8 +65,7 @@ def measure_quality(
     """
     groups = shot_groups(table.counts)
     classes = []
-    for label, name in enumerate(table.classes):
-        own = [row for row in rows if row["class"] == name]
+    for label, (name, own) in enumerate(rows_by_class(rows, table.classes).items()):
         if own:
             classes.append({"class": name, "group": groups[label], **_of_class(judge, label, own)})
     return {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from generators.manifest import KEPT, Row, read_manifest
+from generators.image_files import folder_name
+from generators.manifest import KEPT, Row, read_manifest, rows_by_class
 from generators.shards import read_shards, shard_files
 from pipelines.config import TrainConfig
 from pipelines.config_groups import DataConfig
@@ -50,19 +52,26 @@ def _table(folder: Path, which: str, real: ImageTable, seed: int, size: int, cac
                 "use kept",
             )
         shards = shard_files(folder)
-        table = _from_shards(shards, real.classes, size, cache_gb) if shards else read_classes(folder, real.classes)
+        table = _from_shards(shards, real.classes, size, cache_gb) if shards else _from_folders(folder, real.classes)
         return table if which == "kept" else _replay(real, table.counts, seed)
     rows = read_manifest(folder)
+    ids = {name: label for label, name in enumerate(real.classes)}
     for row in rows:
-        if row["class"] not in real.classes:
+        if row["class"] not in ids:
             raise InputError("classes of the training data", repr(row["class"]), nearest(row["class"], real.classes))
     kept = [row for row in rows if row["verdict"] == KEPT]
-    counts = class_counts([real.classes.index(row["class"]) for row in kept], len(real.classes))
+    counts = class_counts([ids[row["class"]] for row in kept], len(real.classes))
     if which == "kept":
         return _from_rows(folder, kept, real.classes)
     if which == "replay":
         return _replay(real, counts, seed)
     return _from_rows(folder, _first(rows, dict(zip(real.classes, counts.tolist(), strict=True))), real.classes)
+
+
+def _from_folders(folder: Path, classes: tuple[str, ...]) -> ImageTable:
+    """The images of class folders, under the name that `rebalance synthesize` gives a folder or the class's own."""
+    names = [folder_name(name) if (folder / folder_name(name)).is_dir() else name for name in classes]
+    return replace(read_classes(folder, tuple(names)), classes=classes)
 
 
 def _from_shards(files: Sequence[Path], classes: tuple[str, ...], size: int, cache_gb: float) -> ImageTable:
@@ -87,15 +96,16 @@ def _from_shards(files: Sequence[Path], classes: tuple[str, ...], size: int, cac
 def _first(rows: list[Row], counts: dict[str, int]) -> list[Row]:
     """Of each class the first candidates that were made, as many as were kept."""
     chosen: list[Row] = []
+    made = rows_by_class([row for row in rows if row["path"] is not None], list(counts))
     for name, n in counts.items():
-        made = [row for row in rows if row["class"] == name and row["path"] is not None]
-        chosen += sorted(made, key=lambda row: int(row["index"]))[:n]
+        chosen += sorted(made[name], key=lambda row: int(row["index"]))[:n]
     return chosen
 
 
 def _from_rows(folder: Path, rows: list[Row], classes: tuple[str, ...]) -> ImageTable:
-    ordered = sorted(rows, key=lambda row: (classes.index(row["class"]), int(row["index"])))
-    targets = np.array([classes.index(row["class"]) for row in ordered], dtype=np.int64)
+    ids = {name: label for label, name in enumerate(classes)}
+    ordered = sorted(rows, key=lambda row: (ids[row["class"]], int(row["index"])))
+    targets = np.array([ids[row["class"]] for row in ordered], dtype=np.int64)
     return ImageTable([str(folder / row["path"]) for row in ordered], targets, classes)
 
 

@@ -93,10 +93,12 @@ def announce(config: TrainConfig, opened: OpenData, prepared: Prepared) -> None:
         if optimization.lr is not None
         else f"base {optimization.base_lr:g} × {optimization.batch_size} / 256"
     )
+    largest = max(end - begin for begin, end in prepared.batches.bounds)
     log.info(
-        "%d updates of %d images (%d epochs), learning rate %g (%s), precision %s",
+        "%d updates of %d images%s (%d epochs), learning rate %g (%s), precision %s",
         prepared.batches.n_updates,
-        optimization.batch_size,
+        largest,
+        f", which are all, fewer than --batch-size {optimization.batch_size}" * (largest < optimization.batch_size),
         prepared.batches.epochs,
         base_learning_rate(optimization),
         rule,

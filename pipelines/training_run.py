@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -20,7 +21,7 @@ from pipelines.loop import Step, training_steps
 from pipelines.open_data import OpenData
 from pipelines.optimization import build_optimizer
 from pipelines.pictures import MAX_PICTURES, write_pictures
-from pipelines.preparation import Prepared
+from pipelines.preparation import Prepared, augmentation_of
 from pipelines.results import save_results
 from pipelines.runs import RunFolder
 from pipelines.session import Session, end_tracking, start_tracking, wrap
@@ -149,7 +150,12 @@ class TrainingRun:
         self.best = {"epoch": step.epoch, "update": step.update, "balanced_accuracy": accuracy}
         if is_main():
             (self.folder / "checkpoints").mkdir(exist_ok=True)
-            write_tensors(self.folder / "checkpoints" / "best.safetensors", self.classifier.state_dict())
+            write_tensors(self._best_weights(), self.classifier.state_dict())
+
+    def _best_weights(self) -> Path:
+        """Named by their update: those that the last checkpoint knows stay until another one is whole."""
+        assert self.best is not None
+        return self.folder / "checkpoints" / f"best_{self.best['update']:07d}.safetensors"
 
     def _evaluate(self, split: str) -> dict[str, Any]:
         broadcast_state(self.classifier)
@@ -167,6 +173,10 @@ class TrainingRun:
             state = {"best": self.best, "history": self.history.state(), "scaler": scaler}
             save_checkpoint(self.folder / "checkpoints", update, self.modules, self.optimizer, state)
             write_history(self.folder / "history.csv", self.history.rows)
+            if self.best is not None:
+                for file in (self.folder / "checkpoints").glob("best_*.safetensors"):
+                    if file != self._best_weights():
+                        file.unlink()
         barrier()
 
     def _finish(self) -> dict[str, Any]:
@@ -176,8 +186,7 @@ class TrainingRun:
             "by": "last epoch" if self.average is None else "averaged weights at the last epoch"
         }
         if self.best is not None:
-            best = load_file(self.folder / "checkpoints" / "best.safetensors")
-            self.classifier.load_state_dict(best)
+            self.classifier.load_state_dict(load_file(self._best_weights()))
             selected = {"by": "balanced accuracy on the validation split", **self.best}
         broadcast_state(self.classifier)
         real, synthetic = self.prepared.counts
@@ -189,6 +198,7 @@ class TrainingRun:
             "synthetic_counts": synthetic.astype(int).tolist(),
             "selected": selected,
             "kappa": self.config.mixing.kappa,
+            "augment": augmentation_of(self.config.data, self.opened.size, self.method),
             **self.facts,
         }
         classifier = self.method.export(self.classifier)

@@ -7,7 +7,7 @@ held-out image reaches a candidate through the generator; the predictions of all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -144,24 +144,20 @@ def _judge_fold(
     return _judge(folder, config, opened, folder / "synthesis", candidates, train, "test")
 
 
-def _folds(opened: OpenData, config: RebalanceConfig) -> Sequence[OpenData]:
+def _folds(opened: OpenData, config: RebalanceConfig) -> Iterator[OpenData]:
     """The training split without each fold, which is what the last epoch is tested on; a class of one image trains."""
     table = opened.train.table
     folds = stratified_folds(table.targets, config.tune_folds, config.seed)
     folds[table.counts[table.targets] < 2] = -1
-    parts = []
     for fold in range(config.tune_folds):
         train = _select(opened, np.flatnonzero(folds != fold))
         held = _select(opened, np.flatnonzero(folds == fold))
-        parts.append(
-            replace(
-                opened,
-                splits=Splits(train.table, test=held.table),
-                tables={"train": train, "test": held},
-                fingerprint=f"{opened.fingerprint} fold {fold} of {config.tune_folds}",
-            )
+        yield replace(
+            opened,
+            splits=Splits(train.table, test=held.table),
+            tables={"train": train, "test": held},
+            fingerprint=f"{opened.fingerprint} fold {fold} of {config.tune_folds}",
         )
-    return parts
 
 
 def _select(opened: OpenData, rows: IntArray) -> DecodedTable:

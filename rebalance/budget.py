@@ -53,6 +53,10 @@ def images_to_add(
         >>> images_to_add([10, 4, 1]).tolist(), images_to_add([10, 4, 1], "ratio:2").tolist()
         ([0, 6, 9], [0, 6, 2])
     """
+    bounds = {"max_per_class": max_per_class, "max_ratio": max_ratio, "max_images": max_images}
+    for name, bound in bounds.items():
+        if bound is not None and not 0 <= bound < np.inf:
+            raise InputError(f"{name} of 0 or more", repr(bound), "leave it out for no bound")
     n = check_counts(counts, classes)
     gap = n.max() - n
     kind, _, argument = rule.partition(":")

@@ -97,8 +97,6 @@ def seed_everything(*parts: int) -> None:
     # torch.manual_seed costs 3 ms where CUDA is built in and not in use: it keeps the call, with its stack, for later.
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed(seed)
-    elif torch.backends.mps.is_available():
-        torch.mps.manual_seed(seed)
 
 
 def derive_seed(*parts: int) -> int:

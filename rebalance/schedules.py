@@ -76,19 +76,21 @@ def learning_rate_factor(
 ) -> float:
     """Learning rate at the 0-based `epoch`, as a multiple of the base rate.
 
-    Linear warm-up by whole epochs, (⌊epoch⌋ + 1) / warmup_epochs, then "step": `factors[i]` from
-    `milestones[i] · epochs` on (LDAM-DRW's 160 and 180 of 200), "cosine": half a cosine to 0, or "constant".
+    Linear warm-up by whole epochs, (⌊epoch⌋ + 1) / warmup_epochs, or by fifths of a warm-up of less than two; then
+    "step": `factors[i]` from `milestones[i] · epochs` on (LDAM-DRW's 160 and 180 of 200), "cosine": half a cosine to 0,
+    or "constant".
 
     Args:
         epoch: Epochs done, fractions allowed.
-        epochs: Length of the whole training.
+        epochs: Length of the whole training, fractions allowed.
         schedule: The shape after the warm-up.
         warmup_epochs: Length of the warm-up; 0 for none.
         milestones: Shares of training, ascending.
         factors: Multiple of the base rate from each milestone on.
     """
     if epoch < warmup_epochs:
-        return min(1.0, (math.floor(epoch) + 1) / warmup_epochs)
+        rung = 1.0 if warmup_epochs >= 2 else warmup_epochs / 5
+        return min(1.0, (math.floor(epoch / rung) + 1) * rung / warmup_epochs)
     if schedule == "constant":
         return 1.0
     if schedule == "cosine":
@@ -97,7 +99,7 @@ def learning_rate_factor(
     if schedule == "step":
         factor = 1.0
         for milestone, value in zip(milestones, factors, strict=True):
-            if math.floor(epoch) >= milestone * epochs:
+            if epoch >= milestone * epochs:
                 factor = value
         return factor
     raise InputError("a learning rate schedule", repr(schedule), nearest(schedule, LEARNING_RATE_SCHEDULES))

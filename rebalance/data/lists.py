@@ -24,7 +24,8 @@ class ListFormat:
         root: Folder that the paths are relative to and may not leave; by default the list file's own.
         path_column: Column of the image path, in CSV.
         label_column: Column of the class name or number, in CSV.
-        split_column: Column that says train, val or test, in CSV; a file without it is one split.
+        split_column: Column that says train, val or test, in CSV; a file without it is one split. Of a list that is
+            given as validation or test list, rows of that split count.
     """
 
     root: Path | None = None
@@ -43,12 +44,15 @@ def read_lists(train: Path, val: Path | None, test: Path | None, form: ListForma
 
     Raises:
         InputError: A missing or malformed file, a path outside the root or without a file, a split that is given
-            twice, or a class in val or test that train lacks.
+            twice, an image that is in two splits, or a class in val or test that train lacks.
     """
     rows = {"train": _read(train, form)}
-    rows |= {name: _read(path, form) for name, path in (("val", val), ("test", test)) if path is not None}
+    for name, path in (("val", val), ("test", test)):
+        if path is not None:
+            given = _read(path, form)
+            rows[name] = _by_split(given, path, name)[name] if any(split for _, _, split in given) else given
     if any(split for _, _, split in rows["train"]):
-        parts = _by_split(rows["train"], train)
+        parts = _by_split(rows["train"], train, "train")
         for name in ("val", "test"):
             if name in rows and name in parts:
                 raise InputError(f"one {name} split", f"rows of it in {train}, and a list", f"leave out --{name}-list")
@@ -56,7 +60,23 @@ def read_lists(train: Path, val: Path | None, test: Path | None, form: ListForma
     classes = _class_names([label for _, label, _ in rows["train"]])
     files = {"train": train, "val": val or train, "test": test or train}
     tables = {name: _table(part, classes, files[name], form) for name, part in rows.items()}
+    _check_apart(tables, files)
     return Splits(tables["train"], tables.get("val"), tables.get("test"))
+
+
+def _check_apart(tables: dict[str, ImageTable], files: dict[str, Path]) -> None:
+    """What is trained on, or chosen by, is not tested on."""
+    seen: dict[str, str] = {}
+    for name, table in tables.items():
+        paths = [os.path.normpath(str(image)) for image in table.images]
+        for path in paths:
+            if (other := seen.get(path, name)) != name:
+                raise InputError(
+                    "each image in one split",
+                    f"{path} in {other} ({files[other]}) and in {name} ({files[name]})",
+                    "take it out of one of them",
+                )
+        seen.update(dict.fromkeys(paths, name))
 
 
 def _read(path: Path, form: ListFormat) -> list[_Row]:
@@ -85,7 +105,9 @@ def _read_text(path: Path, text: str) -> list[_Row]:
 
 
 def _read_csv(path: Path, text: str, form: ListFormat) -> list[_Row]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    header = text.partition("\n")[0]
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;", key=header.count)  # of some offices' tables
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         return _rows_of(reader, path, form)
     except csv.Error as error:
@@ -93,22 +115,24 @@ def _read_csv(path: Path, text: str, form: ListFormat) -> list[_Row]:
 
 
 def _rows_of(reader: csv.DictReader[str], path: Path, form: ListFormat) -> list[_Row]:
-    columns = reader.fieldnames or []
-    for column in (form.path_column, form.label_column):
+    columns = reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+    for flag, column in (("--path-column", form.path_column), ("--label-column", form.label_column)):
         if column not in columns:
             raise InputError(
-                f"a column {column!r} in {path.name}", ", ".join(columns) or "none", nearest(column, columns)
+                f"a column {column!r} in {path.name}",
+                ", ".join(columns) or "none",
+                f"{nearest(column, columns)}; name another with {flag}",
             )
     rows: list[_Row] = []
     for row in reader:
-        image, label = row[form.path_column], row[form.label_column]
+        image, label = row[form.path_column], (row[form.label_column] or "").strip()
         if not image or not label:
             raise InputError("a path and a label in every row", f"{path}:{reader.line_num}", "complete the row")
-        rows.append((image, label, row.get(form.split_column) or ""))
+        rows.append((image, label, (row.get(form.split_column) or "").strip()))
     return rows
 
 
-def _by_split(rows: Sequence[_Row], path: Path) -> dict[str, list[_Row]]:
+def _by_split(rows: Sequence[_Row], path: Path, needed: str) -> dict[str, list[_Row]]:
     parts: dict[str, list[_Row]] = {}
     aliases = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
     for row in rows:
@@ -118,8 +142,8 @@ def _by_split(rows: Sequence[_Row], path: Path) -> dict[str, list[_Row]]:
                 "a split out of train, val, test", f"{row[2]!r} for {row[0]} in {path}", "name one of them"
             )
         parts.setdefault(split, []).append(row)
-    if "train" not in parts:
-        raise InputError("rows of the train split", f"none in {path}", "mark the training rows with split train")
+    if needed not in parts:
+        raise InputError(f"rows of the {needed} split", f"none in {path}", f"mark them with split {needed}")
     return parts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,8 +17,13 @@ def per_class(values: PerClass, name: str) -> Tensor:
     """`values` as a float64 tensor (C,) that shares no memory with them.
 
     Raises:
-        ValueError: No class, or a value that is negative, NaN or infinite.
+        ValueError: A mapping, no class, or a value that is negative, NaN or infinite.
     """
+    if isinstance(values, Mapping):
+        raise ValueError(
+            f"expected {name} in the order of the class ids; got a {type(values).__name__}; "
+            "pass for example [counts[name] for name in classes]"
+        )
     if isinstance(values, Tensor):
         tensor = values.detach().to(torch.float64, copy=True).flatten()
     else:

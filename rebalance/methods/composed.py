@@ -220,12 +220,19 @@ class ComposedMethod(Method):
 
     def _mean(self, term: LossTerm, scores: Tensor, rows: Rows, progress: Tensor) -> Tensor:
         """Sum of the weighted losses over the rows, divided by their number."""
-        total = self._weighted(term, scores, rows.features, rows.targets, rows.weight, progress)
-        if rows.mix is not None and rows.partner_weight is not None:
-            lam = rows.mix.lam.to(total.dtype)
-            other = self._weighted(term, scores, rows.features, rows.mix.targets, rows.partner_weight, progress)
-            total = lam * total + (1 - lam) * other
-        return total.mean()
+        if rows.mix is None or rows.partner_weight is None:
+            return self._weighted(term, scores, rows.features, rows.targets, rows.weight, progress).mean()
+        both = self._weighted(  # in one call, since a loss may count its calls, as SphereFace's annealing does
+            term,
+            torch.cat([scores, scores]),
+            torch.cat([rows.features, rows.features]),
+            torch.cat([rows.targets, rows.mix.targets]),
+            torch.cat([rows.weight, rows.partner_weight]),
+            progress,
+        )
+        own, other = both.chunk(2)
+        lam = rows.mix.lam.to(own.dtype)
+        return (lam * own + (1 - lam) * other).mean()
 
     def _weighted(
         self, term: LossTerm, scores: Tensor, features: Tensor, targets: Tensor, weight: Tensor, progress: Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, final
 
 import numpy as np
@@ -10,9 +11,24 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from rebalance.counts import check_counts
+from rebalance.counts import FloatArray, check_counts
 from rebalance.schedules import Schedule
 from rebalance.weights import class_weights
+
+
+@dataclass(frozen=True)
+class DrawnShares:
+    """Share of each class among the draws, while a sampler's schedule goes from plain ones to those by its rule.
+
+    Args:
+        plain: Without the rule, (C,).
+        by_rule: With the rule alone, (C,).
+        schedule: When the rule acts.
+    """
+
+    plain: FloatArray
+    by_rule: FloatArray
+    schedule: Schedule = field(default_factory=Schedule)
 
 
 @final
@@ -29,7 +45,7 @@ class ClassWeighting(nn.Module):
         strength: Exponent of the rule.
         schedule: When the rule acts.
         cb_beta: β of the effective number.
-        shares: Share of each class among the draws, (C,); by default its share of the images.
+        shares: Share of each class among the draws, (C,), or how they change; by default its share of the images.
         custom: Weight by class name, for rule "custom".
         classes: Class names, for `custom` and for messages.
     """
@@ -44,17 +60,21 @@ class ClassWeighting(nn.Module):
         strength: float = 1.0,
         schedule: Schedule | None = None,
         cb_beta: float | Literal["auto"] = "auto",
-        shares: npt.ArrayLike | None = None,
+        shares: npt.ArrayLike | DrawnShares | None = None,
         custom: Mapping[str, float] | None = None,
         classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         n = check_counts(counts, classes)
         weight = class_weights(n, rule, strength=strength, cb_beta=cb_beta, custom=custom, classes=classes)
-        drawn = n / n.sum() if shares is None else np.asarray(shares, dtype=np.float64)
+        if not isinstance(shares, DrawnShares):
+            drawn = n / n.sum() if shares is None else np.asarray(shares, dtype=np.float64)
+            shares = DrawnShares(drawn, drawn)
         self.rule = rule
         self.schedule = schedule or Schedule()
-        self.register_buffer("weight", torch.from_numpy(weight / (drawn @ weight)), persistent=False)
+        self.draws = shares.schedule
+        self.register_buffer("weight", torch.from_numpy(weight / (shares.plain @ weight)), persistent=False)
+        self.mean_by_rule = float((shares.by_rule @ weight) / (shares.plain @ weight))
 
     @property
     def changes_nothing(self) -> bool:
@@ -65,4 +85,5 @@ class ClassWeighting(nn.Module):
     def forward(self, targets: Tensor, progress: Tensor) -> Tensor:
         """Weights (B,) float32 of class ids (B,)."""
         factor = self.schedule(progress.float())
-        return torch.lerp(torch.ones((), device=targets.device), self.weight[targets].float(), factor)
+        mean = 1.0 + (self.mean_by_rule - 1.0) * self.draws(progress.float())
+        return torch.lerp(torch.ones((), device=targets.device), self.weight[targets].float() / mean, factor)

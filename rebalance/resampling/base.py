@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -89,9 +90,10 @@ class AnyRowsSampler(BaseSampler, ABC):  # type: ignore[misc]  # imbalanced-lear
 def class_codes(y: Array) -> tuple[Array, IntArray]:
     """The distinct labels, sorted (C,), and the place of each row's label among them (N,)."""
     if y.dtype.kind in "iu" and int(y.max()) - int(y.min()) <= 4 * y.size:
-        low = y.min()
-        found = np.bincount(y - low) > 0
-        return (np.flatnonzero(found) + low).astype(y.dtype), (np.cumsum(found) - 1)[y - low]
+        low = int(y.min())
+        places = (y - y.dtype.type(low)).astype(np.int64) if y.dtype.itemsize == 8 else y.astype(np.int64) - low
+        found = np.bincount(places) > 0
+        return (np.flatnonzero(found) + low).astype(y.dtype), (np.cumsum(found) - 1)[places]
     if y.dtype.kind in "UO":
         rows = y.tolist()
         labels = sorted(set(rows))
@@ -109,6 +111,10 @@ def seed_from(random_state: Any) -> int:
 def _rows(estimator: BaseEstimator, X: Any, y: Array) -> Any:
     """X as it came, but lists as arrays and sparse matrices as CSR or CSC; sets `n_features_in_` and the like."""
     check_consistent_length(X, y)
+    if isinstance(X, (list, tuple, np.ndarray)) and all(isinstance(row, str | PathLike) for row in X):
+        raise ValueError(  # scikit-learn's words, with what to do
+            "Expected 2D array, got 1D array of names instead; Reshape your data: np.reshape(X, (-1, 1)) makes a column"
+        )
     if hasattr(X, "iloc"):
         return validate_data(estimator, X=X, reset=True, skip_check_array=True)
     return validate_data(

@@ -30,7 +30,8 @@ class FillSampler(AnyRowsSampler, BaseOverSampler):  # type: ignore[misc]  # imb
         sampling_strategy: As in imbalanced-learn's over-samplers: "auto" (all classes up to the largest), "minority",
             "not minority", "not majority", "all", the ratio of two classes, {label: rows after filling}, or a
             function of y that returns such a dict.
-        generator: What makes the added rows; None repeats rows.
+        generator: What makes the added rows; None repeats rows. It is cloned, and seeded where its `random_state` is
+            None.
         random_state: An int, a `RandomState` or None.
 
     Attributes:
@@ -38,7 +39,7 @@ class FillSampler(AnyRowsSampler, BaseOverSampler):  # type: ignore[misc]  # imb
         n_added_: Rows added, by label, for the classes that got any.
         is_synthetic_: Whether a row of the output was made by the generator.
         sample_indices_: Row of the input behind each row of the output; only without a generator.
-        generator_: The fitted generator; None without.
+        generator_: The fitted generator; None without, and where no row is added.
 
     Raises:
         InputError: The generator returned something else than it was asked for.
@@ -71,10 +72,13 @@ class FillSampler(AnyRowsSampler, BaseOverSampler):  # type: ignore[misc]  # imb
         if self.generator is None:
             self.sample_indices_ = np.concatenate([np.arange(y.size), _repeats(codes, added, seed)])
             return _safe_indexing(X, self.sample_indices_), y[self.sample_indices_]
-        self.generator_ = clone(self.generator)
-        self.generator_.fit(X, y)
+        self.__dict__.pop("sample_indices_", None)  # of an earlier fit without a generator
         wanted = np.repeat(classes, added)
         if total:
+            self.generator_ = clone(self.generator)
+            unseeded = [name for name, value in self.generator_.get_params().items() if _is_unseeded(name, value)]
+            self.generator_.set_params(**dict.fromkeys(unseeded, seed))
+            self.generator_.fit(X, y)
             X = _joined(X, self.generator_.sample(wanted, random_state=seed), total)
             self.is_synthetic_[y.size :] = True
         return X, np.concatenate([y, wanted])
@@ -83,6 +87,10 @@ class FillSampler(AnyRowsSampler, BaseOverSampler):  # type: ignore[misc]  # imb
         tags = super().__sklearn_tags__()
         tags.sampler_tags.sample_indices = self.generator is None
         return tags
+
+
+def _is_unseeded(name: str, value: Any) -> bool:
+    return value is None and (name == "random_state" or name.endswith("__random_state"))
 
 
 def _repeats(codes: IntArray, added: IntArray, seed: int) -> IntArray:

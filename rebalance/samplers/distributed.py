@@ -123,8 +123,8 @@ class DistributedEpochSampler(Sampler[Any]):
         rest = rows % step
         if rest and sizes and self.batch_size is not None and rest < self.num_replicas:
             sizes[-1] += rest
-        elif rest:
-            sizes.append(rest)
+        elif rest and (self.batch_size is None or rest >= self.num_replicas):
+            sizes.append(rest)  # else a resume under more ranks left less than a row for each
         return sizes
 
     def _check_sizes(self) -> None:

@@ -31,7 +31,8 @@ class EpochSampler(SeededSampler[int]):
         labels: Labels or a data set: whatever `find_labels` takes.
         rule: "none", "inverse", "sqrt-inverse", "effective-number" or "custom".
         exponent: Strength of the rule: 0 draws plainly, 1 fully by the rule ("inverse": every class alike).
-        schedule: When the rule acts: "none" (always), "deferred:0.8", "progressive", or a `Schedule`.
+        schedule: When the rule acts: "none" (always), "deferred:0.8" (from the epoch that begins nearest to there),
+            "progressive", or a `Schedule`.
         epochs: Length of training, which a schedule measures progress by.
         num_samples: Draws of an epoch; by default as many as there are labels.
         seed: Seed of every epoch's order.
@@ -91,8 +92,7 @@ class EpochSampler(SeededSampler[int]):
 
     def expected_shares(self, epoch: int = 0) -> FloatArray:
         """Share of each class among the draws of `epoch`, shape (C,)."""
-        progress = 0.0 if self.epochs is None else min(epoch / self.epochs, 1.0)
-        return mixed_shares(self.counts, self._rule_shares, self.schedule(progress))
+        return mixed_shares(self.counts, self._rule_shares, self.schedule(self._progress(epoch)))
 
     def expected_counts(self, epoch: int = 0) -> FloatArray:
         """Draws of each class in `epoch`, shape (C,), for the class table; the epoch itself has them rounded."""
@@ -124,6 +124,22 @@ class EpochSampler(SeededSampler[int]):
 
     def __len__(self) -> int:
         return self.num_samples
+
+    @property
+    def plain_shares(self) -> FloatArray:
+        """Share of each class among the draws without the rule, shape (C,)."""
+        return mixed_shares(self.counts, self._rule_shares, 0.0)
+
+    @property
+    def rule_shares(self) -> FloatArray:
+        """Share of each class among the draws where the rule acts alone, shape (C,)."""
+        return self._rule_shares.copy()
+
+    def _progress(self, epoch: int) -> float:
+        """Of the epoch's middle for a deferred rule, which so begins with the epoch that is nearest to its start."""
+        if self.epochs is None:
+            return 0.0
+        return min((epoch + 0.5 * (self.schedule.kind == "deferred")) / self.epochs, 1.0)
 
     def _shares_by_rule(
         self, rule: str, exponent: float, cb_beta: float | Literal["auto"], custom: Mapping[str, float] | None

@@ -101,6 +101,27 @@ def test_it_fills_up_before_any_estimator() -> None:
     np.testing.assert_array_equal(X[:25], images)
 
 
+def test_the_samplers_seed_is_the_generators_where_it_has_none() -> None:
+    def made(seed: int, **options: Any) -> np.ndarray:
+        generator = ClassConditionalDiffusion(**{**TINY, "random_state": None, **options})
+        rows, _ = FillSampler(generator=generator, random_state=seed).fit_resample(stack(8, 8), LABELS)
+        return rows[25:]  # type: ignore[no-any-return]
+
+    np.testing.assert_array_equal(made(0), made(0))
+    assert not np.array_equal(made(0), made(1))
+    sampler = FillSampler(generator=ClassConditionalDiffusion(**{**TINY, "random_state": 5}), random_state=0)
+    sampler.fit_resample(stack(8, 8), LABELS)
+    assert sampler.generator_.random_state == 5
+
+
+def test_in_a_script_of_several_processes_each_learns_from_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = stack(8, 8)
+    alone = ClassConditionalDiffusion(**TINY).fit(images, LABELS).sample(["dark"], random_state=0)
+    monkeypatch.setenv("RANK", "1")
+    beside = ClassConditionalDiffusion(**TINY).fit(images, LABELS).sample(["dark"], random_state=0)
+    np.testing.assert_array_equal(alone, beside)
+
+
 def test_a_frozen_one_is_used_as_it_is(fitted: ClassConditionalDiffusion) -> None:
     sampler = FillSampler(generator=FrozenEstimator(fitted), random_state=0)
     sampler.fit_resample(stack(8, 8), LABELS)

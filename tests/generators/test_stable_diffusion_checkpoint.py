@@ -124,6 +124,23 @@ def test_an_inpainting_unet_is_refused(tiny_sd: Path, copy_of: Copy, edit_json: 
         open_checkpoint(folder)
 
 
+@pytest.mark.parametrize(
+    ("part", "changes", "got"),
+    [
+        ("vae/config.json", {"latents_mean": [1.0] * 4, "latents_std": [2.0] * 4}, "latents_mean, latents_std in"),
+        ("scheduler/scheduler_config.json", {"_class_name": "EDMDPMSolverMultistepScheduler"}, "EDMDPMSolver"),
+        ("scheduler/scheduler_config.json", {"_class_name": "FlowMatchEulerDiscreteScheduler"}, "FlowMatchEuler"),
+    ],
+)
+def test_latents_and_noise_of_another_kind_are_refused(
+    tiny_sd: Path, copy_of: Copy, edit_json: Edit, part: str, changes: dict[str, Any], got: str
+) -> None:
+    folder = copy_of(tiny_sd)
+    edit_json(folder / part, **changes)
+    with pytest.raises(InputError, match=f"latents and noise of Stable Diffusion; got {got}"):
+        open_checkpoint(folder)
+
+
 def test_parts_of_different_checkpoints_are_refused(tiny_sd: Path, copy_of: Copy, edit_json: Edit) -> None:
     folder = copy_of(tiny_sd)
     edit_json(folder / "text_encoder" / "config.json", hidden_size=48)

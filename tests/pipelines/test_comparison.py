@@ -25,7 +25,7 @@ def metrics(balanced: float, few: float | None = 0.5, ece: float = 0.1) -> dict[
 
 
 def arms(**balanced: list[float]) -> Comparison:
-    return compare({arm: [metrics(value) for value in values] for arm, values in balanced.items()})
+    return compare({arm: dict(enumerate(metrics(value) for value in values)) for arm, values in balanced.items()})
 
 
 # Estimates
@@ -64,7 +64,8 @@ def test_every_arm_and_metric_gets_an_estimate() -> None:
 
 
 def test_a_metric_that_one_seed_lacks_is_left_out() -> None:
-    found = compare({"ce": [metrics(0.7), metrics(0.7, few=None)], "rebalanced": [metrics(0.8), metrics(0.8)]})
+    ours, theirs = {0: metrics(0.8), 1: metrics(0.8)}, {0: metrics(0.7), 1: metrics(0.7, few=None)}
+    found = compare({"ce": theirs, "rebalanced": ours})
     assert "few_shot" not in found.arms["ce"]
     assert "few_shot" in found.arms["rebalanced"]
     assert "few_shot" not in found.differences["rebalanced", "ce"]
@@ -99,10 +100,11 @@ def test_the_words_follow_the_interval(ours: list[float], verdict: str) -> None:
     assert line.endswith(f": {verdict}.")
 
 
-def test_one_seed_gets_no_judgement() -> None:
-    (line,) = arms(ce=[0.7], rebalanced=[0.9]).words()
-    assert "+20.0 points" in line
-    assert line.endswith("one seed, so no judgement.")
+@pytest.mark.parametrize(("n", "said"), [(1, "one seed"), (2, "two seeds")])
+def test_fewer_than_three_seeds_get_no_judgement(n: int, said: str) -> None:
+    (line,) = arms(ce=[0.7] * n, rebalanced=[0.9] * n).words()
+    assert "+20.0" in line
+    assert line.endswith(f"{said}, so no judgement.")
 
 
 def test_only_arms_that_were_run_are_compared() -> None:
@@ -119,9 +121,13 @@ def test_only_arms_that_were_run_are_compared() -> None:
     }
 
 
-def test_arms_of_unlike_seeds_are_not_compared() -> None:
-    with pytest.raises(ValueError, match=r"zip\(\)"):
-        arms(ce=[0.7, 0.7], rebalanced=[0.8])
+def test_seeds_that_both_have_are_paired_in_whatever_order() -> None:
+    ours = {2: metrics(0.81), 0: metrics(0.61), 7: metrics(0.1)}
+    theirs = {0: metrics(0.6), 1: metrics(0.9), 2: metrics(0.8)}
+    found = compare({"mine": ours, "yours": theirs}, [("mine", "yours")], titles={"yours": "theirs"})
+    assert found.differences["mine", "yours"]["balanced_accuracy"].n == 2
+    assert found.words()[0].startswith("mine against theirs: +1.0 ± 0.0 points")
+    assert compare({"mine": ours, "yours": {1: metrics(0.5)}}, [("mine", "yours")]).differences == {}
 
 
 def test_figures_are_plain_values() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pipelines import (
     report,
     train,
 )
+from pipelines.comparison import estimate
 from pipelines.figures import MAX_PANELS
 from pipelines.synthesis_report import MAX_SHEETS, SynthesisData, distance_figure, synthesis_context
 from pipelines.tuning import WITHOUT
@@ -136,6 +138,46 @@ def test_different_runs_are_arms_of_one_report_with_the_settings_of_each(tmp_pat
         assert f"| {name} |" in markdown
         assert f"<td>{name}</td>" in html
         assert f"method: {method}\n" in html
+
+
+def test_runs_are_paired_by_seed_with_the_first_arm_where_their_images_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(name: str, method: str, seed: int, **data: Any) -> Path:
+        settings = TrainConfig(
+            data=DataConfig(data="digits", **data),
+            objective=ObjectiveConfig(method=method),
+            optimization=OptimizationConfig(updates=3, batch_size=32),
+            seed=seed,
+            place=PlaceConfig(device="cpu", report_to="none", output=tmp_path, experiment=name),
+        )
+        return train(settings).folder
+
+    plain = [run(f"plain-{seed}", "ce", seed) for seed in (0, 1, 2)]
+    ours = [run(f"ours-{seed}", "balanced_softmax", seed) for seed in (0, 1)]
+    other = run("other", "ce", 0, subset_seed=7)
+    files = report(ReportConfig(runs=(*plain, ours[1], ours[0], other), out=tmp_path / "all"))
+    found = json.loads(files.json.read_text())
+    (difference,) = found["differences"]
+    assert (difference["arm"], difference["against"]) == ("ours-1", "plain-0")
+    accuracy = {
+        folder: json.loads((folder / "metrics.json").read_text())["test"]["balanced_accuracy"]
+        for folder in (*plain, *ours)
+    }
+    gains = [accuracy[ours[seed]] - accuracy[plain[seed]] for seed in (1, 0)]
+    assert difference["balanced_accuracy"] == pytest.approx(vars(estimate(gains)))
+    assert "ours-1 against plain-0: " in files.html.read_text()
+    assert "Not compared, for other images than those of plain-0: other." in files.markdown.read_text()
+    assert "Train again with" not in files.markdown.read_text()
+    assert "read once at the end" not in files.markdown.read_text()
+    monkeypatch.chdir(tmp_path)
+    two = [report(ReportConfig(runs=(plain[0], run))).html for run in (ours[0], other)]
+    assert [file.parent.name for file in two] == ["plain-0-and-ours-0", "plain-0-and-other"]
+    assert all(file.exists() for file in two)
+    assert "Train again with --seed 1 and --seed 2" in two[0].read_text()
+    shutil.copytree(plain[0], tmp_path / "copy")
+    with pytest.raises(InputError, match=r"each seed once; got .*plain-0 and .*copy, both of seed 0"):
+        report(ReportConfig(runs=(*plain, tmp_path / "copy"), out=tmp_path / "twice"))
 
 
 def class_entry(name: str, **changes: Any) -> dict[str, Any]:

@@ -10,7 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines import RetrainConfig, load_model, retrain
+from pipelines import (
+    DataConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizationConfig,
+    PlaceConfig,
+    RetrainConfig,
+    TrainConfig,
+    load_model,
+    retrain,
+    train,
+)
 from pipelines.second_stages import SECOND_STAGES
 from pipelines.training import TrainResult
 from rebalance.errors import InputError
@@ -45,6 +56,23 @@ def runs(
             folder, "autoencoder", 1, objective={"option": ("loss=balanced_softmax", "encoder=small_cnn")}
         ),
     }
+
+
+def test_a_second_stage_sees_the_first_view_of_the_first_stage(photos: Path, tmp_path: Path) -> None:
+    place = PlaceConfig(device="cpu", report_to="none", output=tmp_path)
+    first = train(
+        TrainConfig(
+            data=DataConfig(data=str(photos), image_size=16),
+            model=ModelConfig(model="small_cnn"),
+            objective=ObjectiveConfig(method="paco"),
+            optimization=OptimizationConfig(updates=1, batch_size=16),
+            place=place,
+        )
+    )
+    assert first.metrics["augment"] == "strong,sim"
+    optimization = OptimizationConfig(updates=1, batch_size=16)
+    second = retrain(RetrainConfig(run=first.folder, method="crt", optimization=optimization, place=place))
+    assert second.metrics["augment"] == "strong"
 
 
 @pytest.mark.parametrize(

@@ -187,19 +187,6 @@ def test_changed_images_are_refused(photos: Path, here: Path, monkeypatch: pytes
         train(config(copy))
 
 
-def test_validation_split_selects_the_epoch(here: Path) -> None:
-    data = {"imbalance_factor": 4, "val_fraction": 0.2}
-    result = train(config(data=data, optimization={"updates": None, "epochs": 4}))
-    accuracy = [float(row["val_balanced_accuracy"]) for row in read_history(result.folder)]
-    best = result.metrics["selected"]
-    assert best["epoch"] == int(np.argmax(accuracy))
-    assert result.metrics["val"]["balanced_accuracy"] == pytest.approx(max(accuracy), abs=1e-5)
-
-
-def test_without_a_validation_split_the_last_epoch_counts(here: Path) -> None:
-    assert train(config()).metrics["selected"] == {"by": "last epoch"}
-
-
 @pytest.mark.parametrize(
     "optimization",
     [

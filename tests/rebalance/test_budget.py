@@ -93,6 +93,9 @@ def test_a_bound_on_the_sum_scales_every_class_alike(counts: list[int], max_imag
         ("effective:0.5", {"cb_beta": 1.0}, r"cb_beta in \[0, 1\)"),
         ("explicit", {}, "expected a count by class name; got none"),
         ("explicit", {"explicit": {"elks": 3}, "classes": NAMES}, "known class; got 'elks'; did you mean 'elk'"),
+        ("fill-to-head", {"max_per_class": -1}, "expected max_per_class of 0 or more; got -1; leave it out"),
+        ("fill-to-head", {"max_images": -1}, "expected max_images of 0 or more; got -1"),
+        ("fill-to-head", {"max_ratio": float("nan")}, "expected max_ratio of 0 or more; got nan"),
         ("explicit", {"explicit": {"elk": -3}, "classes": NAMES}, "expected counts >= 0; got -3 for 'elk'"),
     ],
 )

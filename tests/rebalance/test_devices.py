@@ -26,3 +26,8 @@ def test_the_random_state_is_put_back() -> None:
         torch.manual_seed(9)
         torch.rand(5)
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_a_device_without_float64_is_refused() -> None:
+    with pytest.raises(InputError, match="a device with float64: cpu or cuda; got 'mps'"):
+        pick_device("mps")

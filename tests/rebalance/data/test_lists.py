@@ -70,8 +70,8 @@ def test_equal_numbers_written_apart_have_one_order_in_every_process(tmp_path: P
 
 
 def test_each_split_has_its_list_and_train_decides_the_classes(tmp_path: Path) -> None:
-    fill(tmp_path, "1.jpg", "2.jpg", "3.jpg")
-    train = write(tmp_path / "train.txt", "1.jpg b\n2.jpg a\n")
+    fill(tmp_path, "0.jpg", "1.jpg", "2.jpg", "3.jpg")
+    train = write(tmp_path / "train.txt", "1.jpg b\n0.jpg a\n")
     val, test = write(tmp_path / "val.txt", "2.jpg b\n"), write(tmp_path / "test.txt", "3.jpg a\n")
     splits = read_lists(train, val, test, HERE)
     assert splits.classes == ("a", "b")
@@ -124,15 +124,56 @@ def test_the_split_column_may_have_another_name(tmp_path: Path) -> None:
     assert read(path, ListFormat(split_column="part")).train.counts.tolist() == [1]
 
 
+def test_semicolons_separate_as_well(tmp_path: Path) -> None:
+    fill(tmp_path, "a, b.jpg", "c.jpg")
+    splits = read(write(tmp_path / "list.csv", "path;label\na, b.jpg;tit, blue\nc.jpg;owl\n"))
+    assert content(splits.train, tmp_path) == [("a, b.jpg", "tit, blue"), ("c.jpg", "owl")]
+
+
+def test_a_missing_column_names_the_flag(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'path' in list\.csv; got file, label; .*another with --path-column"):
+        read(write(tmp_path / "list.csv", "file,label\na.jpg,owl\n"))
+
+
 def test_a_split_cannot_come_from_two_places(tmp_path: Path) -> None:
-    fill(tmp_path, "0.jpg", "1.jpg")
+    fill(tmp_path, "0.jpg", "1.jpg", "2.jpg")
     path = write(tmp_path / "list.csv", "path,label,split\n0.jpg,a,train\n1.jpg,a,val\n")
-    extra = write(tmp_path / "val.txt", "0.jpg a\n")
+    extra = write(tmp_path / "val.txt", "2.jpg a\n")
     with pytest.raises(InputError, match=r"one val split; .*leave out --val-list"):
         read_lists(path, extra, None, HERE)
     splits = read_lists(path, None, extra, HERE)
-    assert content(splits.test, tmp_path) == [("0.jpg", "a")]
+    assert content(splits.test, tmp_path) == [("2.jpg", "a")]
     assert content(splits.val, tmp_path) == [("1.jpg", "a")]
+
+
+def test_of_a_list_of_all_splits_only_the_wanted_rows_count(tmp_path: Path) -> None:
+    fill(tmp_path, "0.jpg", "1.jpg", "2.jpg")
+    train = write(tmp_path / "train.csv", "path,label\n0.jpg,a\n")
+    every = write(tmp_path / "all.csv", "path,label,split\n0.jpg,a,train\n1.jpg,a,testing\n2.jpg,a,val\n")
+    splits = read_lists(train, every, every, HERE)
+    assert content(splits.val, tmp_path) == [("2.jpg", "a")]
+    assert content(splits.test, tmp_path) == [("1.jpg", "a")]
+    few = write(tmp_path / "few.csv", "path,label,split\n0.jpg,a,train\n")
+    with pytest.raises(InputError, match=r"rows of the test split; got none in .*few\.csv"):
+        read_lists(train, None, few, HERE)
+
+
+@pytest.mark.parametrize("text", ["0.jpg a\n1.jpg a\n", "./0.jpg a\n"])
+def test_an_image_in_two_splits_is_refused(tmp_path: Path, text: str) -> None:
+    fill(tmp_path, "0.jpg", "1.jpg")
+    train, test = write(tmp_path / "train.txt", "0.jpg a\n"), write(tmp_path / "test.txt", text)
+    with pytest.raises(InputError, match=r"each image in one split; got .*0\.jpg in train .* and in test"):
+        read_lists(train, None, test, HERE)
+
+
+def test_blanks_around_columns_and_labels_make_no_class(tmp_path: Path) -> None:
+    fill(tmp_path, "0.jpg", "1.jpg", "2.jpg")
+    text = "path, label ,split\n0.jpg, a,train\n1.jpg,a , train\n2.jpg,b,test \n2.jpg,b,train\n"
+    with pytest.raises(InputError, match="in one split"):
+        read(write(tmp_path / "twice.csv", text))
+    splits = read(write(tmp_path / "list.csv", text.replace("2.jpg,b,train\n", "").replace("2.jpg,b", "2.jpg,a")))
+    assert (splits.classes, splits.train.counts.tolist()) == (("a",), [2])
+    assert content(splits.test, tmp_path) == [("2.jpg", "a")]
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,15 @@ def test_each_partner_counts_with_its_own_weights() -> None:
     torch.testing.assert_close(method(given, START)["ce"], 0.4 * expected)
 
 
+def test_spherefaces_annealing_counts_a_mixed_batch_once() -> None:
+    term = LossTerm("sphereface", SphereFaceLoss(), takes="cosines and norms")
+    method = make(term, head="cosine", scale=None, mix=BatchMix("mixup", COUNTS))
+    method.train()
+    for _ in range(3):
+        method(batch(1), START)
+    assert int(term.loss.iteration) == 3
+
+
 def test_after_its_time_nothing_is_mixed() -> None:
     method, plain, given = make(CE, mix=BatchMix("mixup", COUNTS, until=0.5)), make(CE), batch(1)
     for progress, same in ((0.0, False), (0.49, False), (0.5, True)):

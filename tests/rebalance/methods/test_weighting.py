@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rebalance.errors import InputError
-from rebalance.methods.weighting import ClassWeighting
+from rebalance.methods.weighting import ClassWeighting, DrawnShares
 from rebalance.schedules import Schedule
 from rebalance.weights import class_weights
 
@@ -35,6 +37,21 @@ def test_the_mean_is_one_over_whatever_is_drawn(counts: list[int], data: st.Data
     shares = np.array(draws) / sum(draws)
     weighting = ClassWeighting(counts, "inverse", shares=shares)
     assert float(weighting.weight @ torch.from_numpy(shares)) == pytest.approx(1.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["none", "deferred", "progressive"])
+def test_the_mean_stays_one_while_a_samplers_rule_begins_to_act(
+    kind: Literal["none", "deferred", "progressive"],
+) -> None:
+    plain, by_rule = np.array(COUNTS) / sum(COUNTS), np.full(4, 0.25)
+    schedule = Schedule(kind, 0.5)
+    weighting = ClassWeighting(COUNTS, "inverse", shares=DrawnShares(plain, by_rule, schedule))
+    for progress in (0.0, 0.25, 0.5, 0.9):
+        f = float(schedule(progress))
+        drawn = torch.from_numpy((1 - f) * plain + f * by_rule)
+        weight = weighting(EVERY, torch.tensor(progress)).double()
+        assert float(weight @ drawn) == pytest.approx(1.0, rel=1e-6)
+        torch.testing.assert_close(weight / weight[0], weighting.weight / weighting.weight[0], rtol=1e-6, atol=0)
 
 
 def test_weights_are_kept_in_double_precision_and_not_saved() -> None:

@@ -107,6 +107,14 @@ def test_nothing_to_add_asks_the_generator_for_nothing() -> None:
     assert not sampler.is_synthetic_.any()
 
 
+def test_the_rows_of_an_earlier_fit_are_forgotten() -> None:
+    sampler = FillSampler().fit(ROWS[:4], [0, 0, 0, 1])
+    sampler.fit_resample(ROWS[:4], [0, 0, 0, 1])
+    assert len(sampler.sample_indices_) == 6
+    sampler.set_params(generator=Fixed(None)).fit_resample(ROWS[:4], [0, 1, 0, 1])
+    assert not hasattr(sampler, "sample_indices_")
+
+
 @pytest.mark.parametrize(
     ("rows", "made", "message"),
     [

@@ -110,8 +110,10 @@ def test_what_cannot_be_resampled_is_refused(sampler: AnyRowsSampler) -> None:
         sampler.fit_resample(ROWS[:3], [0.5, 1.5, 2.5])
     with pytest.raises(ValueError, match="Multilabel and multioutput targets are not supported"):
         sampler.fit_resample(ROWS[:3], np.array([[1, 1], [0, 1], [1, 0]]))
-    with pytest.raises(ValueError, match="Expected 2D array, got 1D array"):
-        sampler.fit_resample(["a.jpg", "b.jpg", "c.jpg"], [0, 1, 1])
+    with pytest.raises(ValueError, match=r"Expected 2D array, got 1D array of names .* np\.reshape\(X, \(-1, 1\)\)"):
+        sampler.fit_resample(["a.png", "b.png", "c.png"], [0, 0, 1])
+    with pytest.raises(ValueError, match="Expected 2D array, got 1D array instead"):
+        sampler.fit_resample([1.0, 2.0, 3.0], [0, 1, 1])
     with pytest.raises((ValueError, TypeError)):
         sampler.fit_resample(ROWS[:3], None)
 

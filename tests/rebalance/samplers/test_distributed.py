@@ -66,6 +66,18 @@ def test_drop_last_gives_every_rank_the_same(world: int) -> None:
     assert {len(rank) for rank in batches} == {961 // (16 * world)}
 
 
+def test_a_resume_under_more_ranks_gives_none_of_them_an_empty_batch() -> None:
+    labels = [0, 1, 2] * 3
+    alone = DistributedEpochSampler(labels, num_replicas=1, rank=0, batch_size=8)
+    alone.consumed(8)
+    batches = []
+    for rank in range(2):
+        resumed = DistributedEpochSampler(labels, num_replicas=2, rank=rank, batch_size=4)
+        resumed.load_state_dict(alone.state_dict())
+        batches.append(list(resumed))
+    assert batches == [[], []]  # one row cannot be shared by two
+
+
 @pytest.mark.parametrize("before", [1, 2, 4])
 @pytest.mark.parametrize("after", [1, 2, 4])
 def test_resume_under_another_number_of_ranks_yields_the_rest(before: int, after: int) -> None:
