@@ -12,8 +12,11 @@ from torch import nn
 
 from pipelines import DataConfig, ObjectiveConfig, OptimizationConfig, PlaceConfig, TrainConfig, preparation, train
 from pipelines.batches import TrainingBatches
+from pipelines.open_data import OpenData
 from pipelines.optimization import base_learning_rate, set_learning_rate
+from pipelines.preparation import prepare_training
 from rebalance.errors import InputError
+from rebalance.methods.composed import ComposedMethod
 from rebalance.samplers import EpochSampler, MixedSourceSampler
 
 N = 40
@@ -68,6 +71,22 @@ def test_steps_fall_at_their_share_of_the_updates() -> None:
 def test_the_official_schedule_is_that_of_whole_epochs() -> None:
     factors = rates(batches(epochs=200), sched="step")[::4]
     assert factors == pytest.approx([0.2, 0.4, 0.6, 0.8] + [1.0] * 156 + [0.01] * 20 + [0.0001] * 20)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.5, 0.99])
+def test_drawn_samples_have_a_mean_weight_of_one_while_the_sampler_changes(noise: OpenData, progress: float) -> None:
+    config = TrainConfig(
+        data=noise.config,
+        objective=ObjectiveConfig(
+            method="ce", loss_rule="inverse", sampler_rule="inverse", sampler_schedule="progressive"
+        ),
+        optimization=OptimizationConfig(epochs=1000, batch_size=16),
+    )
+    parts = prepare_training(config, noise, torch.device("cpu"))
+    assert isinstance(parts.method, ComposedMethod)
+    drawn = torch.from_numpy(parts.batches.real.expected_shares(int(1000 * progress)))
+    weight = parts.method.weighting(torch.arange(len(drawn)), torch.tensor(progress)).double()
+    assert float(weight @ drawn) == pytest.approx(1.0, rel=1e-5)
 
 
 def test_a_batch_that_leaves_a_process_one_image_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
