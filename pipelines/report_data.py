@@ -123,7 +123,8 @@ def _of_trainings(folders: Sequence[Path]) -> ReportData:
             )
         settings = [_without_seed(stage) for stage in (own, config)]
         name = names.setdefault(json.dumps(settings, sort_keys=True), _unused(folder.name, arms))
-        arms.setdefault(name, []).append((config["seed"], own["seed"], folder))
+        last = config["seed"] if own["seed"] is None else own["seed"]
+        arms.setdefault(name, []).append((config["seed"], last, folder))
         shown[name] = config if own["command"] == "train" else {**own, "first_stage": config}
     synthesis = Path(config["synthetic"]) if config.get("synthetic") else None
     if synthesis is not None and not (synthesis / "metrics.json").exists():

@@ -112,7 +112,7 @@ def _context(data: ReportData) -> dict[str, Any]:
 
 def _warnings(synthesis: SynthesisData | None) -> list[str]:
     """What is wrong with the synthetic images, beside what they did."""
-    return [] if synthesis is None else [f"Beware: {text}." for text in synthesis.summary.get("warnings", ())]
+    return [] if synthesis is None else list(synthesis.summary.get("warnings", ()))
 
 
 def _texts(config: dict[str, Any], environment: dict[str, Any]) -> dict[str, str]:
