@@ -65,7 +65,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         weight_decay: Of the optimiser.
         warm_start: `fit` goes on from the last one's weights, with the same classes and kind of images.
         workers: Threads and processes that read files.
-        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        device: "auto", "cpu", "cuda" or "cuda:1".
         verbose: Show the class table and the progress.
         random_state: An int (the command line's --seed), a `RandomState` or None.
 

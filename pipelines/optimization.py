@@ -13,7 +13,7 @@ from rebalance.schedules import learning_rate_factor
 
 ADAMW_SHARE = 0.01
 """AdamW's base rate as a share of SGD's."""
-_LONGEST_WARMUP = 0.25
+LONGEST_WARMUP = 0.25
 """Share of training; a short one would never get beyond five epochs of warm-up."""
 
 
@@ -86,7 +86,7 @@ def set_learning_rate(
     optimizer: torch.optim.Optimizer, config: OptimizationConfig, epoch: float, epochs: float
 ) -> float:
     """Set the learning rate at the 0-based `epoch` of `epochs`, fractions both; that of parameters without a factor."""
-    warmup = min(config.warmup_epochs, _LONGEST_WARMUP * epochs)
+    warmup = min(config.warmup_epochs, LONGEST_WARMUP * epochs)
     rate = base_learning_rate(config) * learning_rate_factor(epoch, epochs, schedule=config.sched, warmup_epochs=warmup)
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("lr_factor", 1.0)

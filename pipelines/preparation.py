@@ -99,9 +99,9 @@ def prepare_training(
 
 def _build_batches(config: TrainConfig, opened: OpenData, targets: np.ndarray, n_real: int) -> TrainingBatches:
     objective, optimization, mixing = config.objective, config.optimization, config.mixing
-    epochs = optimization.epochs
+    epochs: float = optimization.epochs
     if optimization.updates is not None:
-        epochs = -(-optimization.updates // len(split_batches(n_real, optimization.batch_size)))
+        epochs = optimization.updates / len(split_batches(n_real, optimization.batch_size))
     real = EpochSampler(
         targets[:n_real],
         rule=objective.sampler_rule,
@@ -118,17 +118,11 @@ def _build_batches(config: TrainConfig, opened: OpenData, targets: np.ndarray, n
         share = max(mixing.real_share, n_real / len(targets))
         made = EpochSampler(targets[n_real:], seed=config.seed, classes=opened.classes)
         mixed = MixedSourceSampler(real, made, batch_size=optimization.batch_size, real_share=share, num_samples=n_real)
-    if objective.sampler_rule != "none" and real.schedule.kind == "deferred" and 0 < real.schedule.start < 1:
-        last = real.expected_shares(epochs - 1)
-        if np.array_equal(last, real.plain_shares):
-            log.warning(
-                "--sampler-schedule %s never starts in %d epochs: a rule begins with an epoch", real.schedule, epochs
-            )
     batches = TrainingBatches(
         real,
         mixed,
         batch_size=optimization.batch_size,
-        epochs=epochs,
+        epochs=optimization.epochs,
         updates=optimization.updates,
         real_only_last=mixing.real_only_last if mixed is not None else 0.0,
     )
@@ -139,7 +133,23 @@ def _build_batches(config: TrainConfig, opened: OpenData, targets: np.ndarray, n
             f"{smallest}, with --batch-size {optimization.batch_size} and {n_real} training images",
             "raise --batch-size, or use fewer processes",
         )
+    if objective.sampler_rule != "none":
+        _warn_of_a_late_rule(batches)
     return batches
+
+
+def _warn_of_a_late_rule(batches: TrainingBatches) -> None:
+    """A rule of the sampler changes between epochs, of which a short training has few."""
+    schedule, length = batches.real.schedule, batches.length
+    acting = sum(min(length - epoch, 1.0) for epoch in range(batches.epochs) if batches.real.factor(epoch) > 0)
+    share = acting / length
+    if schedule.start < 1 and share < (1 - schedule.start) / 2:
+        log.warning(
+            "--sampler-schedule %s acts in %.1f %% of training alone: a rule begins with an epoch, of which there are %g",
+            schedule,
+            100 * share,
+            round(length, 2),
+        )
 
 
 def _draws(batches: TrainingBatches) -> tuple[FloatArray, DrawnShares]:
@@ -154,7 +164,11 @@ def _draws(batches: TrainingBatches) -> tuple[FloatArray, DrawnShares]:
         return shares * n_real + synthetic
 
     plain, by_rule = drawn(real.plain_shares), drawn(real.rule_shares)
-    return drawn(real.expected_shares(0)), DrawnShares(plain / plain.sum(), by_rule / by_rule.sum(), real.schedule)
+    factors = np.array([real.factor(epoch) for epoch in range(batches.epochs)])
+    shares = DrawnShares(
+        plain / plain.sum(), by_rule / by_rule.sum(), factors, batches.n_updates, batches.updates_per_epoch
+    )
+    return drawn(real.expected_shares(0)), shares
 
 
 def _join(store: ImageStore, added: ImageStore, table: object, opened: OpenData, device: torch.device) -> ImageStore:

@@ -74,7 +74,7 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
     place = config.place
     name = place.experiment or f"{slug(config.data.data)}-{config.objective.recipe}"
     folder = place.output / "run" / name
-    session = start_session(place.device, amp=config.optimization.amp)
+    session = start_session(place.device, amp=config.optimization.amp, patient=True)
     data, splits = with_default_test(config.data, load_splits(config.data))
     config = replace(config, data=data)
     check_rounds(config, splits)

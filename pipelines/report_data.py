@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from pipelines.trained_runs import training_of
 from rebalance.counts import FloatArray, Group
 from rebalance.errors import InputError
 from rebalance.files import read_json
+
+Seeds = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def _of_pipeline(folder: Path) -> ReportData:
 
 def _of_trainings(folders: Sequence[Path]) -> ReportData:
     """Trainings that differ in their seed alone are one arm, and so are second stages of such trainings."""
-    arms: dict[str, list[tuple[int, int, Path]]] = {}
+    arms: dict[str, list[tuple[Seeds, Path]]] = {}
     names: dict[str, str] = {}
     shown: dict[str, dict[str, Any]] = {}
     own: dict[str, Any] = {}
@@ -123,31 +125,38 @@ def _of_trainings(folders: Sequence[Path]) -> ReportData:
             )
         settings = [_without_seed(stage) for stage in (own, config)]
         name = names.setdefault(json.dumps(settings, sort_keys=True), _unused(folder.name, arms))
-        last = config["seed"] if own["seed"] is None else own["seed"]
-        arms.setdefault(name, []).append((config["seed"], last, folder))
+        arms.setdefault(name, []).append((_seeds(own, config), folder))
         shown[name] = config if own["command"] == "train" else {**own, "first_stage": config}
     synthesis = Path(config["synthetic"]) if config.get("synthetic") else None
     if synthesis is not None and not (synthesis / "metrics.json").exists():
         synthesis = None
     settings_shown = next(iter(shown.values())) if len(shown) == 1 else shown
-    trainings = {name: _by_seed(runs) for name, runs in arms.items()}
+    trainings = _by_seed(arms)
     return _collect(Path(config["data"]["data"]).name, trainings, settings_shown, synthesis, {}, folders[0])
 
 
-def _by_seed(runs: Sequence[tuple[int, int, Path]]) -> dict[Hashable, Path]:
-    """Runs of one arm by the seed of their first stage, or where that is the same by both seeds.
+def _seeds(own: Mapping[str, Any], config: Mapping[str, Any]) -> Seeds:
+    """Of the first stage, of the last one, and of the first one's teacher."""
+    first = int(config["seed"])
+    teacher = (config.get("objective") or {}).get("teacher")
+    if teacher is None or not (Path(teacher) / "config.yaml").is_file():
+        taught_by = first
+    else:
+        taught_by = int(read_run_config(training_of(Path(teacher)))["seed"])
+    return first, first if own["seed"] is None else int(own["seed"]), taught_by
 
-    Args:
-        runs: Seeds of the first and of the last stage, and the folder.
-    """
-    alone = len({first for first, _, _ in runs}) == len(runs)
-    found: dict[Hashable, Path] = {}
-    for first, last, folder in runs:
-        seed: Hashable = first if alone else (first, last)
-        if seed in found:
-            raise InputError("each seed once", f"{found[seed]} and {folder}, both of seed {last}", "leave out one")
-        found[seed] = folder
-    return found
+
+def _by_seed(arms: Mapping[str, Sequence[tuple[Seeds, Path]]]) -> dict[str, dict[Seeds, Path]]:
+    """Runs of each arm by as few of their seeds as tell them apart in every arm, so that arms can be paired."""
+    for n in range(1, 4):
+        found = {arm: {seeds[:n]: folder for seeds, folder in runs} for arm, runs in arms.items()}
+        if all(len(found[arm]) == len(runs) for arm, runs in arms.items()):
+            return found
+    for arm, runs in arms.items():
+        for seeds, folder in runs:
+            if (other := found[arm][seeds]) != folder:
+                raise InputError("each seed once", f"{folder} and {other}, both of seed {seeds[0]}", "leave out one")
+    raise InputError("each run once", "one of them twice", "leave out one")
 
 
 def _without_seed(stage: dict[str, Any]) -> dict[str, Any]:
@@ -189,6 +198,7 @@ def _collect(
     most = max((run for seeds in runs.values() for run in seeds), key=lambda run: sum(run["synthetic_counts"]))
     by_seed = {arm: dict(zip(trainings[arm], seeds, strict=True)) for arm, seeds in metrics.items()}
     others: list[str] = []
+    unpaired: list[str] = []
     pipeline = config.get("command") == "run"
     if pipeline:
         comparison = compare({_short(arm): seeds for arm, seeds in by_seed.items()})
@@ -197,6 +207,7 @@ def _collect(
         others = [arm for arm in compared if _images(trainings[arm]) != _images(trainings[reference])]
         pairs = [(arm, reference) for arm in compared if arm not in others]
         comparison = compare(by_seed, pairs, titles={})
+        unpaired = [arm for arm, _ in pairs if (arm, reference) not in comparison.differences]
     return ReportData(
         title=title,
         classes=tuple(first["classes"]),
@@ -218,7 +229,7 @@ def _collect(
         selected=whole.get("selected"),
         config=config,
         environment=read_json(folder / "environment.json"),
-        notes=_notes(metrics, split, first, others, pipeline=pipeline),
+        notes=_notes(metrics, split, first, others, unpaired, pipeline=pipeline),
     )
 
 
@@ -254,6 +265,7 @@ def _notes(
     split: str,
     first: Mapping[str, Any],
     others: Sequence[str],
+    unpaired: Sequence[str],
     *,
     pipeline: bool,
 ) -> tuple[str, ...]:
@@ -264,7 +276,11 @@ def _notes(
     if split == "val":
         notes = ["Figures are of the validation split: there is no test split."]
     if others:
-        notes.append(f"Not compared, for other images than those of {next(iter(metrics))}: {', '.join(others)}.")
+        notes.append(
+            f"Not compared with {next(iter(metrics))}, which has other images in its splits: {', '.join(others)}."
+        )
+    if unpaired:
+        notes.append(f"Not compared with {next(iter(metrics))}, for no seed in common: {', '.join(unpaired)}.")
     if max(seeds) == 1:
         again = "Repeat with --seeds 3 or more" if pipeline else "Train again with --seed 1 and --seed 2"
         notes.append(f"One seed: differences cannot be told from chance. {again}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,8 @@ def _folder_of(runs: Sequence[Path]) -> Path:
     """Where the report of several runs goes."""
     first, *others = (slug(str(run)) for run in runs)
     beside = others[0] if len(others) == 1 else f"{len(others)}-more"
-    return Path("runs") / "report" / f"{first}-and-{beside}"
+    which = hashlib.sha256("\n".join(sorted(str(run.resolve()) for run in runs)).encode()).hexdigest()[:6]
+    return Path("runs") / "report" / f"{first}-and-{beside}-{which}"
 
 
 def _write(

@@ -46,7 +46,7 @@ def claim_data(run: RunFolder, opened: OpenData, counts: tuple[IntArray, IntArra
         raise InputError(
             f"the images that {run.path} was begun with",
             f"others: {changed} differ",
-            "restore them, start again with --no-resume, or choose another --experiment",
+            "restore them, start again with --no-resume, or choose another folder (--experiment, or --out)",
         )
     if is_main():
         write_json(file, description)

@@ -41,7 +41,12 @@ class Session:
 
 
 def start_session(
-    device: str = "auto", *, amp: str = "no", tracker: str = "none", folder: Path | None = None
+    device: str = "auto",
+    *,
+    amp: str = "no",
+    tracker: str = "none",
+    folder: Path | None = None,
+    patient: bool = False,
 ) -> Session:
     """Join the other ranks and take this rank's device.
 
@@ -50,6 +55,7 @@ def start_session(
         amp: The precision that will be asked for; fp16 needs a GPU.
         tracker: Tracker, by accelerate's name, or "none".
         folder: The run's folder, for trackers that write files.
+        patient: Wait for one another for days; the first session of a process decides.
 
     Raises:
         InputError: No such device or tracker, or fp16 without a GPU.
@@ -63,7 +69,7 @@ def start_session(
         cpu=device == "cpu" or not torch.cuda.is_available(),
         log_with=None if tracker == "none" else tracker,
         project_dir=None if folder is None else str(folder),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)] if patient else None,
     )
     if accelerator.device.type == "cpu" and amp == "fp16":
         raise InputError(

@@ -78,7 +78,7 @@ def synthesize(
         InputError: Anything wrong with the config, the data or the folder, too long an estimate, or too little disk.
     """
     folder = config.out or Path("runs") / "synthesize" / slug(config.data.data)
-    session = start_session(config.device)
+    session = start_session(config.device, patient=True)
     if config.resume and not config.dry_run and (folder / "metrics.json").exists():
         opened = open_data(config.data, session.device) if opened is None else opened
         with RunFolder(folder, "synthesize", config) as run:

@@ -27,8 +27,8 @@ from rebalance.errors import InputError
 from rebalance.files import check_free_space
 
 _EXPECTED_REJECTS = 0.3
-_LONGEST_NAME = 255
-"""Bytes that file systems take."""
+_LONGEST_NAME = 255 - len(".png")
+"""Bytes that file systems take of a class's folder and contact sheet."""
 _BYTES_PER_VALUE = {"png": 0.8, "webp": 0.8, "jpeg": 0.4}
 """Size of an image file for each of its 3·S² values, about, of noisy images."""
 

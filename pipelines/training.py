@@ -12,7 +12,7 @@ from pipelines.distillation import check_teacher, teacher_facts
 from pipelines.figure_tables import print_figures
 from pipelines.objective import check_training
 from pipelines.open_data import OpenData, open_data
-from pipelines.optimization import base_learning_rate
+from pipelines.optimization import LONGEST_WARMUP, base_learning_rate
 from pipelines.precision import with_precision
 from pipelines.preparation import Prepared, prepare_training
 from pipelines.results import claim_data
@@ -94,6 +94,8 @@ def announce(config: TrainConfig, opened: OpenData, prepared: Prepared) -> None:
         else f"base {optimization.base_lr:g} × {optimization.batch_size} / 256"
     )
     largest = max(end - begin for begin, end in prepared.batches.bounds)
+    if optimization.warmup_epochs > (most := LONGEST_WARMUP * prepared.batches.length):
+        log.info("warm-up: %.3g epochs, a quarter of training, instead of %g", most, optimization.warmup_epochs)
     log.info(
         "%d updates of %d images%s (%d epochs), learning rate %g (%s), precision %s",
         prepared.batches.n_updates,

@@ -30,7 +30,7 @@ from rebalance.checkpoints import load_checkpoint, save_checkpoint
 from rebalance.classifier import Classifier
 from rebalance.counts import shot_groups
 from rebalance.data.augmentation import normalize
-from rebalance.errors import RunError
+from rebalance.errors import InputError, RunError
 from rebalance.files import write_tensors
 from rebalance.interruption import Interruption
 from rebalance.metrics import headline
@@ -78,6 +78,7 @@ class TrainingRun:
         state = load_checkpoint(self.folder / "checkpoints", self.modules, self.optimizer) or {}
         self.start: int = state.get("update", 0)
         self.best: dict[str, Any] | None = state.get("best")
+        self._find_best_weights()
         self.history = History(session, state.get("history"))
         if self.scaler is not None and state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
@@ -151,6 +152,14 @@ class TrainingRun:
         if is_main():
             (self.folder / "checkpoints").mkdir(exist_ok=True)
             write_tensors(self._best_weights(), self.classifier.state_dict())
+
+    def _find_best_weights(self) -> None:
+        """Those of a run that an earlier version began have another name."""
+        before = self.folder / "checkpoints" / "best.safetensors"
+        if self.best is not None and is_main() and not self._best_weights().exists():
+            if not before.exists():
+                raise InputError("the weights of the best epoch", "none", "start the run again with --no-resume")
+            before.rename(self._best_weights())
 
     def _best_weights(self) -> Path:
         """Named by their update: those that the last checkpoint knows stay until another one is whole."""

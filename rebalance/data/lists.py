@@ -68,7 +68,7 @@ def _check_apart(tables: dict[str, ImageTable], files: dict[str, Path]) -> None:
     """What is trained on, or chosen by, is not tested on."""
     seen: dict[str, str] = {}
     for name, table in tables.items():
-        paths = [os.path.normpath(str(image)) for image in table.images]
+        paths = [_real(str(image)) for image in table.images]
         for path in paths:
             if (other := seen.get(path, name)) != name:
                 raise InputError(
@@ -105,8 +105,8 @@ def _read_text(path: Path, text: str) -> list[_Row]:
 
 
 def _read_csv(path: Path, text: str, form: ListFormat) -> list[_Row]:
-    header = text.partition("\n")[0]
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;", key=header.count)  # of some offices' tables
+    names = [name.strip(' "') for name in text.partition("\n")[0].rstrip("\r").split(";")]  # of some offices' tables
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if form.path_column in names else ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         return _rows_of(reader, path, form)
@@ -181,11 +181,16 @@ def inside(root: str, name: str, source: Path) -> str:
     if "\0" in name:
         raise InputError("paths without a NUL character", f"{name!r} in {source}", "mend the list file")
     joined = os.path.join(root, name)  # millions of rows
-    folder, file = os.path.split(joined)
-    real = os.path.realpath(joined) if os.path.islink(joined) else os.path.join(_real_folder(folder), file)
-    if file in ("", "..") or not real.startswith(root.rstrip(os.sep) + os.sep):
+    real = _real(joined)
+    if os.path.basename(joined) in ("", "..") or not real.startswith(root.rstrip(os.sep) + os.sep):
         raise InputError(f"paths inside {root}", f"{name!r} in {source}", "move the image there, or set --root")
     return joined
+
+
+def _real(path: str) -> str:
+    """The path without links."""
+    folder, file = os.path.split(path)
+    return os.path.realpath(path) if os.path.islink(path) else os.path.join(_real_folder(folder), file)
 
 
 @lru_cache(maxsize=4096)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, final
 
 import numpy as np
@@ -18,17 +18,21 @@ from rebalance.weights import class_weights
 
 @dataclass(frozen=True)
 class DrawnShares:
-    """Share of each class among the draws, while a sampler's schedule goes from plain ones to those by its rule.
+    """Share of each class among the draws, while a sampler goes from plain ones to those by its rule.
 
     Args:
         plain: Without the rule, (C,).
         by_rule: With the rule alone, (C,).
-        schedule: When the rule acts.
+        factors: How much the rule acts in each epoch, (E,).
+        n_updates: Length of training in updates.
+        updates_per_epoch: Likewise of an epoch.
     """
 
     plain: FloatArray
     by_rule: FloatArray
-    schedule: Schedule = field(default_factory=Schedule)
+    factors: FloatArray
+    n_updates: int
+    updates_per_epoch: int
 
 
 @final
@@ -51,6 +55,7 @@ class ClassWeighting(nn.Module):
     """
 
     weight: Tensor
+    means: Tensor
 
     def __init__(
         self,
@@ -69,12 +74,13 @@ class ClassWeighting(nn.Module):
         weight = class_weights(n, rule, strength=strength, cb_beta=cb_beta, custom=custom, classes=classes)
         if not isinstance(shares, DrawnShares):
             drawn = n / n.sum() if shares is None else np.asarray(shares, dtype=np.float64)
-            shares = DrawnShares(drawn, drawn)
+            shares = DrawnShares(drawn, drawn, np.ones(1), 1, 1)
         self.rule = rule
         self.schedule = schedule or Schedule()
-        self.draws = shares.schedule
+        self.draws = shares
         self.register_buffer("weight", torch.from_numpy(weight / (shares.plain @ weight)), persistent=False)
-        self.mean_by_rule = float((shares.by_rule @ weight) / (shares.plain @ weight))
+        means = 1.0 + ((shares.by_rule @ weight) / (shares.plain @ weight) - 1.0) * shares.factors
+        self.register_buffer("means", torch.from_numpy(means).float(), persistent=False)
 
     @property
     def changes_nothing(self) -> bool:
@@ -85,5 +91,7 @@ class ClassWeighting(nn.Module):
     def forward(self, targets: Tensor, progress: Tensor) -> Tensor:
         """Weights (B,) float32 of class ids (B,)."""
         factor = self.schedule(progress.float())
-        mean = 1.0 + (self.mean_by_rule - 1.0) * self.draws(progress.float())
-        return torch.lerp(torch.ones((), device=targets.device), self.weight[targets].float() / mean, factor)
+        update = (progress.float() * self.draws.n_updates).round().long()
+        epoch = (update // self.draws.updates_per_epoch).clamp(0, len(self.means) - 1)
+        weight = self.weight[targets].float() / self.means[epoch]
+        return torch.lerp(torch.ones((), device=targets.device), weight, factor)

@@ -93,7 +93,7 @@ def class_codes(y: Array) -> tuple[Array, IntArray]:
         low = int(y.min())
         places = (y - y.dtype.type(low)).astype(np.int64) if y.dtype.itemsize == 8 else y.astype(np.int64) - low
         found = np.bincount(places) > 0
-        return (np.flatnonzero(found) + low).astype(y.dtype), (np.cumsum(found) - 1)[places]
+        return np.flatnonzero(found).astype(y.dtype) + y.dtype.type(low), (np.cumsum(found) - 1)[places]
     if y.dtype.kind in "UO":
         rows = y.tolist()
         labels = sorted(set(rows))
@@ -111,7 +111,7 @@ def seed_from(random_state: Any) -> int:
 def _rows(estimator: BaseEstimator, X: Any, y: Array) -> Any:
     """X as it came, but lists as arrays and sparse matrices as CSR or CSC; sets `n_features_in_` and the like."""
     check_consistent_length(X, y)
-    if isinstance(X, (list, tuple, np.ndarray)) and all(isinstance(row, str | PathLike) for row in X):
+    if isinstance(X, (list, tuple, np.ndarray)) and len(X) and all(isinstance(row, str | PathLike) for row in X):
         raise ValueError(  # scikit-learn's words, with what to do
             "Expected 2D array, got 1D array of names instead; Reshape your data: np.reshape(X, (-1, 1)) makes a column"
         )

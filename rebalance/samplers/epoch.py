@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ class EpochSampler(SeededSampler[int]):
         exponent: Strength of the rule: 0 draws plainly, 1 fully by the rule ("inverse": every class alike).
         schedule: When the rule acts: "none" (always), "deferred:0.8" (from the epoch that begins nearest to there),
             "progressive", or a `Schedule`.
-        epochs: Length of training, which a schedule measures progress by.
+        epochs: Length of training, which a schedule measures progress by; a fraction where it ends inside an epoch.
         num_samples: Draws of an epoch; by default as many as there are labels.
         seed: Seed of every epoch's order.
         cb_beta: β of the effective number.
@@ -62,7 +63,7 @@ class EpochSampler(SeededSampler[int]):
         rule: str = "none",
         exponent: float = 1.0,
         schedule: str | Schedule = "none",
-        epochs: int | None = None,
+        epochs: float | None = None,
         num_samples: int | None = None,
         seed: int = 0,
         cb_beta: float | Literal["auto"] = "auto",
@@ -75,7 +76,9 @@ class EpochSampler(SeededSampler[int]):
         self.num_samples = check_draws(ids.size if num_samples is None else num_samples, "num_samples")
         self.seed = check_whole(seed, "seed")
         self.schedule = parse_schedule(schedule) if isinstance(schedule, str) else schedule
-        self.epochs = None if epochs is None else check_whole(epochs, "epochs", least=1)
+        if epochs is not None and not (isinstance(epochs, float) and 0 < epochs < math.inf):
+            epochs = check_whole(epochs, "epochs", least=1)  # type: ignore[arg-type]  # it says what is wrong
+        self.epochs = epochs
         if self.schedule.kind != "none" and self.epochs is None:
             raise InputError(
                 "epochs beside a schedule",
@@ -92,7 +95,7 @@ class EpochSampler(SeededSampler[int]):
 
     def expected_shares(self, epoch: int = 0) -> FloatArray:
         """Share of each class among the draws of `epoch`, shape (C,)."""
-        return mixed_shares(self.counts, self._rule_shares, self.schedule(self._progress(epoch)))
+        return mixed_shares(self.counts, self._rule_shares, self.factor(epoch))
 
     def expected_counts(self, epoch: int = 0) -> FloatArray:
         """Draws of each class in `epoch`, shape (C,), for the class table; the epoch itself has them rounded."""
@@ -135,11 +138,12 @@ class EpochSampler(SeededSampler[int]):
         """Share of each class among the draws where the rule acts alone, shape (C,)."""
         return self._rule_shares.copy()
 
-    def _progress(self, epoch: int) -> float:
-        """Of the epoch's middle for a deferred rule, which so begins with the epoch that is nearest to its start."""
+    def factor(self, epoch: int) -> float:
+        """How much the rule acts in `epoch`, in [0, 1]; a deferred one from the epoch that is nearest to its start."""
         if self.epochs is None:
-            return 0.0
-        return min((epoch + 0.5 * (self.schedule.kind == "deferred")) / self.epochs, 1.0)
+            return self.schedule(0.0)
+        shift = 0.5 if self.schedule.kind == "deferred" else 0.0
+        return self.schedule(min((epoch + shift) / self.epochs, 1.0))
 
     def _shares_by_rule(
         self, rule: str, exponent: float, cb_beta: float | Literal["auto"], custom: Mapping[str, float] | None

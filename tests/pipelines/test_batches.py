@@ -73,20 +73,29 @@ def test_the_official_schedule_is_that_of_whole_epochs() -> None:
     assert factors == pytest.approx([0.2, 0.4, 0.6, 0.8] + [1.0] * 156 + [0.01] * 20 + [0.0001] * 20)
 
 
-@pytest.mark.parametrize("progress", [0.0, 0.5, 0.99])
-def test_drawn_samples_have_a_mean_weight_of_one_while_the_sampler_changes(noise: OpenData, progress: float) -> None:
+@pytest.mark.parametrize("schedule", ["none", "deferred:0.5", "deferred:0.8", "progressive"])
+@pytest.mark.parametrize("updates", [2, 3, 5, 8, 13, 30])
+def test_drawn_samples_have_a_mean_weight_of_one_while_the_sampler_changes(
+    noise: OpenData, schedule: str, updates: int
+) -> None:
     config = TrainConfig(
         data=noise.config,
-        objective=ObjectiveConfig(
-            method="ce", loss_rule="inverse", sampler_rule="inverse", sampler_schedule="progressive"
-        ),
-        optimization=OptimizationConfig(epochs=1000, batch_size=16),
+        objective=ObjectiveConfig(method="ce", loss_rule="inverse", sampler_rule="inverse", sampler_schedule=schedule),
+        optimization=OptimizationConfig(updates=updates, batch_size=16),
     )
     parts = prepare_training(config, noise, torch.device("cpu"))
     assert isinstance(parts.method, ComposedMethod)
-    drawn = torch.from_numpy(parts.batches.real.expected_shares(int(1000 * progress)))
-    weight = parts.method.weighting(torch.arange(len(drawn)), torch.tensor(progress)).double()
-    assert float(weight @ drawn) == pytest.approx(1.0, rel=1e-5)
+    assert parts.batches.updates_per_epoch == 3
+    for position, _ in parts.batches.from_update(0):
+        drawn = torch.from_numpy(parts.batches.real.expected_shares(position.epoch))
+        weight = parts.method.weighting(torch.arange(len(drawn)), torch.tensor(position.update / updates)).double()
+        assert float(weight @ drawn) == pytest.approx(1.0, rel=1e-5)
+
+
+@pytest.mark.parametrize(("updates", "first"), [(410, 3), (401, 3), (360, 3), (300, 2), (201, 2)])
+def test_a_deferred_sampler_begins_with_the_nearest_epoch_of_any_length(updates: int, first: int) -> None:
+    sampler = EpochSampler(np.arange(N) % 4, rule="inverse", schedule="deferred:0.8", epochs=updates / 100)
+    assert next(epoch for epoch in range(-(-updates // 100)) if sampler.factor(epoch)) == first
 
 
 def test_a_batch_that_leaves_a_process_one_image_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -102,16 +111,17 @@ def test_a_batch_that_leaves_a_process_one_image_is_refused(monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("epochs", "warned"), [(4, False), (2, True)])
+@pytest.mark.parametrize(("updates", "warned"), [(12, False), (7, False), (6, True)])
 def test_a_deferred_sampler_begins_with_an_epoch_or_says_that_it_does_not(
-    epochs: int, warned: bool, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    updates: int, warned: bool, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     config = TrainConfig(
         data=DataConfig(data="digits"),
         objective=ObjectiveConfig(method="ce", sampler_rule="inverse", sampler_schedule="deferred:0.8"),
-        optimization=OptimizationConfig(epochs=epochs),
+        optimization=OptimizationConfig(updates=updates),
         place=PlaceConfig(device="cpu", report_to="none", output=tmp_path),
     )
     with caplog.at_level(logging.WARNING):
         train(config)
-    assert ("--sampler-schedule deferred:0.8 never starts in 2 epochs" in caplog.text) == warned
+    said = "--sampler-schedule deferred:0.8 acts in 0.0 % of training alone: a rule begins with an epoch"
+    assert (said in caplog.text) == warned

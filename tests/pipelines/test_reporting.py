@@ -167,12 +167,15 @@ def test_runs_are_paired_by_seed_with_the_first_arm_where_their_images_are_the_s
     gains = [accuracy[ours[seed]] - accuracy[plain[seed]] for seed in (1, 0)]
     assert difference["balanced_accuracy"] == pytest.approx(vars(estimate(gains)))
     assert "ours-1 against plain-0: " in files.html.read_text()
-    assert "Not compared, for other images than those of plain-0: other." in files.markdown.read_text()
+    assert "Not compared with plain-0, which has other images in its splits: other." in files.markdown.read_text()
     assert "Train again with" not in files.markdown.read_text()
     assert "read once at the end" not in files.markdown.read_text()
     monkeypatch.chdir(tmp_path)
     two = [report(ReportConfig(runs=(plain[0], run))).html for run in (ours[0], other)]
-    assert [file.parent.name for file in two] == ["plain-0-and-ours-0", "plain-0-and-other"]
+    assert [file.parent.name[:-7] for file in two] == ["plain-0-and-ours-0", "plain-0-and-other"]
+    apart = report(ReportConfig(runs=(plain[2], *ours)))
+    assert "Not compared with plain-2, for no seed in common: ours-0." in apart.markdown.read_text()
+    assert json.loads(apart.json.read_text())["differences"] == []
     assert all(file.exists() for file in two)
     assert "Train again with --seed 1 and --seed 2" in two[0].read_text()
     shutil.copytree(plain[0], tmp_path / "copy")

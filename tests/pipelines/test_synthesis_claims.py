@@ -131,6 +131,6 @@ def test_the_images_of_any_class_name_train_as_a_folder(tmp_path: Path) -> None:
 
 def test_a_name_too_long_for_a_folder_is_refused_first(tmp_path: Path) -> None:
     data = listed(tmp_path, ("many", "猫" * 90))
-    with pytest.raises(InputError, match="class names of at most 255 bytes, for folders; got 猫"):
+    with pytest.raises(InputError, match="class names of at most 251 bytes, for folders; got 猫"):
         synthesize(config(data, tmp_path / "out"))
     assert not (tmp_path / "out").exists()

@@ -128,6 +128,8 @@ def test_semicolons_separate_as_well(tmp_path: Path) -> None:
     fill(tmp_path, "a, b.jpg", "c.jpg")
     splits = read(write(tmp_path / "list.csv", "path;label\na, b.jpg;tit, blue\nc.jpg;owl\n"))
     assert content(splits.train, tmp_path) == [("a, b.jpg", "tit, blue"), ("c.jpg", "owl")]
+    splits = read(write(tmp_path / "list.csv", 'path,label,"notes; a; b; c"\nc.jpg,owl,"x; y"\n'))
+    assert content(splits.train, tmp_path) == [("c.jpg", "owl")]
 
 
 def test_a_missing_column_names_the_flag(tmp_path: Path) -> None:
@@ -164,6 +166,16 @@ def test_an_image_in_two_splits_is_refused(tmp_path: Path, text: str) -> None:
     train, test = write(tmp_path / "train.txt", "0.jpg a\n"), write(tmp_path / "test.txt", text)
     with pytest.raises(InputError, match=r"each image in one split; got .*0\.jpg in train .* and in test"):
         read_lists(train, None, test, HERE)
+
+
+def test_an_image_behind_a_link_is_the_same(tmp_path: Path) -> None:
+    fill(tmp_path, "img/0.jpg")
+    (tmp_path / "alias").symlink_to(tmp_path / "img")
+    (tmp_path / "1.jpg").symlink_to(tmp_path / "img" / "0.jpg")
+    train = write(tmp_path / "train.txt", "img/0.jpg a\n")
+    for other in ("alias/0.jpg", "1.jpg"):
+        with pytest.raises(InputError, match="each image in one split"):
+            read_lists(train, None, write(tmp_path / "test.txt", f"{other} a\n"), HERE)
 
 
 def test_blanks_around_columns_and_labels_make_no_class(tmp_path: Path) -> None:

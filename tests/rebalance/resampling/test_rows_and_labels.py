@@ -114,8 +114,23 @@ def test_what_cannot_be_resampled_is_refused(sampler: AnyRowsSampler) -> None:
         sampler.fit_resample(["a.png", "b.png", "c.png"], [0, 0, 1])
     with pytest.raises(ValueError, match="Expected 2D array, got 1D array instead"):
         sampler.fit_resample([1.0, 2.0, 3.0], [0, 1, 1])
+    with pytest.raises(ValueError, match="0 sample"):
+        sampler.fit_resample(np.empty((0, 3)), [])
     with pytest.raises((ValueError, TypeError)):
         sampler.fit_resample(ROWS[:3], None)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.uint64, np.int64])
+def test_labels_at_the_ends_of_their_type_come_back(dtype: type) -> None:
+    info = np.iinfo(dtype)
+    high = info.max if dtype is not np.int8 else 100
+    labels = np.array([high - 1] * 5 + [high] * 2, dtype=dtype)
+    if dtype is np.int8:
+        labels = np.array([-100] * 60 + [100] * 20, dtype=dtype)
+    _, y = FillSampler().fit_resample(np.arange(len(labels))[:, None], labels)
+    assert y.dtype == dtype
+    values, counts = np.unique(y, return_counts=True)
+    assert (values.tolist(), counts[0]) == (sorted(set(labels.tolist())), counts[1])
 
 
 @pytest.mark.parametrize("sampler", [InverseFrequencySampler(random_state=0), FillSampler(random_state=0)], ids=str)
