@@ -93,5 +93,5 @@ class ClassWeighting(nn.Module):
         factor = self.schedule(progress.float())
         update = (progress.float() * self.draws.n_updates).round().long()
         epoch = (update // self.draws.updates_per_epoch).clamp(0, len(self.means) - 1)
-        weight = self.weight[targets].float() / self.means[epoch]
+        weight = self.weight[targets].float() / self.means.index_select(0, epoch.view(1))  # an index would wait
         return torch.lerp(torch.ones((), device=targets.device), weight, factor)
