@@ -228,6 +228,7 @@ def _check(checkpoint: Checkpoint) -> None:
         for file in weight_files(checkpoint, part):
             if file.suffix == ".safetensors":
                 _check_whole(file)
+    _check_noise(checkpoint)
     _check_sizes(checkpoint)
 
 
@@ -239,14 +240,22 @@ def _check_whole(file: Path) -> None:
         raise InputError("whole safetensors files", f"{file}: {error}", REPAIR) from error
 
 
+def _check_noise(checkpoint: Checkpoint) -> None:
+    """Latents and noise of another kind would be sampled wrongly, without an error."""
+    vae, scheduler = checkpoint.config("vae"), str(checkpoint.config("scheduler").get("_class_name"))
+    other = [f"the VAE's {name}" for name in ("latents_mean", "latents_std") if vae.get(name) is not None]
+    other += [scheduler] if scheduler.startswith(("EDM", "FlowMatch")) else []
+    if other:
+        raise InputError(
+            "latents and noise of Stable Diffusion",
+            f"{', '.join(other)} in {checkpoint.folder}",
+            "choose another checkpoint",
+        )
+
+
 def _check_sizes(checkpoint: Checkpoint) -> None:
-    """Parts that fit one another, and latents and noise that would not be sampled wrongly without an error."""
+    """Parts that fit one another: a U-Net for inpainting, or of another text encoder, would fail deep inside."""
     unet, vae = checkpoint.config("unet"), checkpoint.config("vae")
-    scheduler = str(checkpoint.config("scheduler").get("_class_name"))
-    other = [name for name in ("latents_mean", "latents_std") if vae.get(name) is not None]
-    if other or scheduler.startswith(("EDM", "FlowMatch")):
-        got = ", ".join(other) or scheduler
-        raise InputError("latents and noise of Stable Diffusion", f"{got} in {checkpoint.folder}", "choose another")
     channels, latent = unet.get("in_channels", 4), vae.get("latent_channels", 4)
     if channels != latent:
         raise InputError(

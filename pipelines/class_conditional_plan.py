@@ -157,9 +157,9 @@ def plan_class_conditional(
     generator = config.generator
     usual = settings_for(generator.generator_size or image_size, generator.generator_channels)
     training = TrainingSettings(
-        updates=usual.updates if generator.generator_updates is None else generator.generator_updates,
-        batch_size=usual.batch_size if generator.generator_batch_size is None else generator.generator_batch_size,
-        lr=usual.lr if generator.generator_lr is None else generator.generator_lr,
+        updates=generator.generator_updates or usual.updates,
+        batch_size=generator.generator_batch_size or usual.batch_size,
+        lr=generator.generator_lr or usual.lr,
         ema=generator.generator_ema,
         label_exponent=generator.label_exponent,
         label_drop=generator.label_drop,

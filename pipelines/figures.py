@@ -126,7 +126,7 @@ def arm_comparison(arms: Mapping[str, Mapping[str, tuple[float, float | None]]],
             if metric not in values:
                 continue
             mean, half = values[metric]
-            reach = None if half is None else [[min(half, mean)], [min(half, 100 - mean)]]  # no accuracy is beyond
+            reach = None if half is None else [[min(half, mean)], [min(half, max(100 - mean, 0))]]  # none is beyond
             panel.errorbar(mean, place, xerr=reach, fmt="o", color=colour, ms=5, capsize=3, lw=1.5)
         panel.set_title(title, fontsize=9)
         panel.set_ylim(-0.6, len(arms) - 0.4)

@@ -145,7 +145,7 @@ def _warn_of_a_late_rule(batches: TrainingBatches) -> None:
     share = acting / length
     if schedule.start < 1 and share < (1 - schedule.start) / 2:
         log.warning(
-            "--sampler-schedule %s acts in %.1f %% of training alone: a rule begins with an epoch, here of %g",
+            "--sampler-schedule %s acts in %.1f %% of training only: it begins with an epoch, and there are %g",
             schedule,
             100 * share,
             round(length, 2),

@@ -137,13 +137,8 @@ def _of_trainings(folders: Sequence[Path]) -> ReportData:
 
 def _seeds(own: Mapping[str, Any], config: Mapping[str, Any]) -> Seeds:
     """Of the first stage, of the last one, and of the first one's teacher."""
-    first = int(config["seed"])
-    teacher = (config.get("objective") or {}).get("teacher")
-    if teacher is None or not (Path(teacher) / "config.yaml").is_file():
-        taught_by = first
-    else:
-        taught_by = int(read_run_config(training_of(Path(teacher)))["seed"])
-    return first, first if own["seed"] is None else int(own["seed"]), taught_by
+    first, last, teacher = config["seed"], own["seed"], _teacher(config)
+    return first, first if last is None else last, first if teacher is None else teacher["seed"]
 
 
 def _by_seed(arms: Mapping[str, Sequence[tuple[Seeds, Path]]]) -> dict[str, dict[Seeds, Path]]:
@@ -152,21 +147,29 @@ def _by_seed(arms: Mapping[str, Sequence[tuple[Seeds, Path]]]) -> dict[str, dict
         found = {arm: {seeds[:n]: folder for seeds, folder in runs} for arm, runs in arms.items()}
         if all(len(found[arm]) == len(runs) for arm, runs in arms.items()):
             return found
+    alike: dict[tuple[str, Seeds], Path] = {}
     for arm, runs in arms.items():
         for seeds, folder in runs:
-            if (other := found[arm][seeds]) != folder:
-                raise InputError("each seed once", f"{folder} and {other}, both of seed {seeds[0]}", "leave out one")
-    raise InputError("each run once", "one of them twice", "leave out one")
+            if (other := alike.setdefault((arm, seeds), folder)) is not folder:
+                raise InputError("each seed once", f"{other} and {folder}, both of seed {seeds[0]}", "leave out one")
+    raise AssertionError("with all seeds some arm has two runs alike")
 
 
 def _without_seed(stage: dict[str, Any]) -> dict[str, Any]:
     """The settings that trainings of one arm share; the settings of a teacher in place of where it is."""
     settings = {name: value for name, value in stage.items() if name not in ("seed", "place", "run")}
-    teacher = (settings.get("objective") or {}).get("teacher")
-    if teacher is None or not (Path(teacher) / "config.yaml").is_file():
+    teacher = _teacher(stage)
+    if teacher is None:
         return settings
-    taught_by = _without_seed(read_run_config(training_of(Path(teacher))))
-    return {**settings, "objective": {**settings["objective"], "teacher": taught_by}}
+    return {**settings, "objective": {**settings["objective"], "teacher": _without_seed(teacher)}}
+
+
+def _teacher(stage: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The settings of a training's teacher, where it has one that is still there."""
+    teacher = (stage.get("objective") or {}).get("teacher")
+    if teacher is None or not (Path(teacher) / "config.yaml").is_file():
+        return None
+    return read_run_config(training_of(Path(teacher)))
 
 
 def _unused(name: str, taken: Mapping[str, object]) -> str:

@@ -19,23 +19,23 @@ from rebalance.files import read_json, write_json
 from rebalance.ranks import barrier, is_main
 
 
-def claim_data(run: RunFolder, opened: OpenData, counts: tuple[IntArray, IntArray], **facts: str) -> None:
+def claim_data(run: RunFolder, opened: OpenData, synthetic: IntArray | None = None, **facts: str) -> None:
     """Remember in `classes.json` what the run is trained on; refuse to go on with other images.
 
     Args:
         run: The run folder.
         opened: The data.
-        counts: Real and synthetic training images of each class, each (C,).
+        synthetic: Synthetic training images of each class, (C,); none by default.
         facts: Anything else that must not change.
 
     Raises:
         InputError: The folder was begun with other images.
     """
-    file = run / "classes.json"
+    file, counts = run / "classes.json", opened.train.table.counts
     description = {
         "classes": list(opened.classes),
-        "train_counts": counts[0].astype(int).tolist(),
-        "synthetic_counts": counts[1].astype(int).tolist(),
+        "train_counts": counts.tolist(),
+        "synthetic_counts": [0] * len(counts) if synthetic is None else synthetic.astype(int).tolist(),
         "image_size": opened.size,
         "skipped": [name for table in opened.tables.values() for name in table.skipped],
         "fingerprint": opened.fingerprint,

@@ -86,11 +86,8 @@ def retrain(config: RetrainConfig) -> TrainResult:
     prepared = _prepared(second, training, opened, session)
     training = with_precision(training, session.device, opened.size)
     with RunFolder(folder, "retrain", config, resume=place.resume) as run:
-        counts = opened.train.table.counts
         weights = sha256(weights_of(source.folder))
-        claim_data(
-            run, opened, (counts, np.zeros_like(counts)), first_stage=weights, precision=training.optimization.amp
-        )
+        claim_data(run, opened, first_stage=weights, precision=training.optimization.amp)
         if is_main():
             shutil.copyfile(source.folder / "config.yaml", run / FIRST_STAGE)
         barrier()

@@ -222,9 +222,9 @@ def plan_stable_diffusion(
 def _adaptation(config: SynthesizeConfig) -> AdaptationSettings:
     generator, given = config.generator, config.stable_diffusion
     return AdaptationSettings(
-        updates=1000 if generator.generator_updates is None else generator.generator_updates,
-        batch_size=8 if generator.generator_batch_size is None else generator.generator_batch_size,
-        lr=1e-4 if generator.generator_lr is None else generator.generator_lr,
+        updates=generator.generator_updates or 1000,
+        batch_size=generator.generator_batch_size or 8,
+        lr=generator.generator_lr or 1e-4,
         rank=given.lora_rank,
         layers=given.lora_layers,
         label_exponent=generator.label_exponent,

@@ -18,8 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from generators.base import ImageGenerator
 from generators.class_names import read_names
 from generators.image_files import folder_name
@@ -44,7 +42,7 @@ from pipelines.session import Session, start_session
 from pipelines.synthesis_plan import SynthesisPlan, check_cost, plan_synthesis, show_plan
 from pipelines.synthesis_quality import add_quality
 from pipelines.training import train_in
-from rebalance.counts import IntArray, check_counts
+from rebalance.counts import check_counts
 from rebalance.data.resizing import resize_images
 from rebalance.errors import InputError
 from rebalance.files import read_json, write_json
@@ -82,7 +80,7 @@ def synthesize(
     if config.resume and not config.dry_run and (folder / "metrics.json").exists():
         opened = open_data(config.data, session.device) if opened is None else opened
         with RunFolder(folder, "synthesize", config) as run:
-            claim_data(run, opened, _counts(opened))
+            claim_data(run, opened)
             log.info("%s is finished already", folder)
             return SynthesisResult(folder, read_json(folder / "metrics.json"))
     check_generator(config)
@@ -101,13 +99,8 @@ def synthesize(
     assert opened is not None, "opened above for all but a dry run"
     chosen = kernels(deterministic=config.deterministic, timed=False)  # a resumed synthesis makes the same images
     with RunFolder(folder, "synthesize", config, resume=config.resume) as run, chosen:
-        claim_data(run, opened, _counts(opened))
+        claim_data(run, opened)
         return SynthesisResult(folder, _work(config, plan, opened, session, folder))
-
-
-def _counts(opened: OpenData) -> tuple[IntArray, IntArray]:
-    counts = opened.train.table.counts
-    return counts, np.zeros_like(counts)
 
 
 def check_synthesis(config: SynthesizeConfig, opened: OpenData) -> None:

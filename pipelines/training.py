@@ -64,7 +64,7 @@ def train_in(folder: Path, config: TrainConfig, opened: OpenData | None = None) 
     with RunFolder(folder, "train", config, resume=place.resume) as run:
         facts = teacher_facts(config.objective)
         claimed = {name: fact["weights"] for name, fact in facts.items()}
-        claim_data(run, opened, prepared.counts, precision=resolved.optimization.amp, **claimed)
+        claim_data(run, opened, prepared.counts[1], precision=resolved.optimization.amp, **claimed)
         announce(resolved, opened, prepared)
         metrics = TrainingRun(resolved, opened, prepared, session, run, facts).run()
     return TrainResult(folder, metrics)

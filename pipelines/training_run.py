@@ -155,11 +155,14 @@ class TrainingRun:
 
     def _find_best_weights(self) -> None:
         """Those of a run that an earlier version began have another name."""
+        if self.best is None:
+            return
         before = self.folder / "checkpoints" / "best.safetensors"
-        if self.best is not None and is_main() and not self._best_weights().exists():
-            if not before.exists():
-                raise InputError("the weights of the best epoch", "none", "start the run again with --no-resume")
+        if is_main() and before.exists() and not self._best_weights().exists():
             before.rename(self._best_weights())
+        barrier()
+        if not self._best_weights().exists():
+            raise InputError(f"{self._best_weights()}", "no such file", "start the run again with --no-resume")
 
     def _best_weights(self) -> Path:
         """Named by their update: those that the last checkpoint knows stay until another one is whole."""

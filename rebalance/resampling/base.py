@@ -90,10 +90,10 @@ class AnyRowsSampler(BaseSampler, ABC):  # type: ignore[misc]  # imbalanced-lear
 def class_codes(y: Array) -> tuple[Array, IntArray]:
     """The distinct labels, sorted (C,), and the place of each row's label among them (N,)."""
     if y.dtype.kind in "iu" and int(y.max()) - int(y.min()) <= 4 * y.size:
-        low = int(y.min())
-        places = (y - y.dtype.type(low)).astype(np.int64) if y.dtype.itemsize == 8 else y.astype(np.int64) - low
+        low = y.min()
+        places = (y - low).view(f"u{y.dtype.itemsize}").astype(np.int64)  # what overflows is right without its sign
         found = np.bincount(places) > 0
-        return np.flatnonzero(found).astype(y.dtype) + y.dtype.type(low), (np.cumsum(found) - 1)[places]
+        return np.flatnonzero(found).astype(y.dtype) + low, (np.cumsum(found) - 1)[places]
     if y.dtype.kind in "UO":
         rows = y.tolist()
         labels = sorted(set(rows))

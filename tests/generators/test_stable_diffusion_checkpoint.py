@@ -127,7 +127,11 @@ def test_an_inpainting_unet_is_refused(tiny_sd: Path, copy_of: Copy, edit_json: 
 @pytest.mark.parametrize(
     ("part", "changes", "got"),
     [
-        ("vae/config.json", {"latents_mean": [1.0] * 4, "latents_std": [2.0] * 4}, "latents_mean, latents_std in"),
+        (
+            "vae/config.json",
+            {"latents_mean": [1.0] * 4, "latents_std": [2.0] * 4},
+            "the VAE's latents_mean, ",
+        ),
         ("scheduler/scheduler_config.json", {"_class_name": "EDMDPMSolverMultistepScheduler"}, "EDMDPMSolver"),
         ("scheduler/scheduler_config.json", {"_class_name": "FlowMatchEulerDiscreteScheduler"}, "FlowMatchEuler"),
     ],

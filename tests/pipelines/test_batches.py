@@ -123,5 +123,5 @@ def test_a_deferred_sampler_begins_with_an_epoch_or_says_that_it_does_not(
     )
     with caplog.at_level(logging.WARNING):
         train(config)
-    said = "--sampler-schedule deferred:0.8 acts in 0.0 % of training alone: a rule begins with an epoch"
+    said = "--sampler-schedule deferred:0.8 acts in 0.0 % of training only: it begins with an epoch, and there are 2"
     assert (said in caplog.text) == warned
