@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from pipelines import DataConfig, ObjectiveConfig, OptimizationConfig, PlaceConfig, TrainConfig, preparation, train
+from pipelines import (
+    DataConfig,
+    MixingConfig,
+    ObjectiveConfig,
+    OptimizationConfig,
+    PlaceConfig,
+    TrainConfig,
+    preparation,
+    train,
+)
 from pipelines.batches import TrainingBatches
 from pipelines.open_data import OpenData
 from pipelines.optimization import base_learning_rate, set_learning_rate
@@ -63,6 +75,19 @@ def test_the_rate_warms_up_and_falls_to_nothing_however_short_the_training(updat
     assert factors[-1] < (0.8 if updates == 3 else 0.2)
 
 
+def test_a_training_that_ends_inside_an_epoch_has_the_rate_of_its_own_length(tmp_path: Path) -> None:
+    optimization = OptimizationConfig(updates=7, warmup_epochs=0)
+    config = TrainConfig(
+        data=DataConfig(data="digits"),
+        objective=ObjectiveConfig(method="ce"),
+        optimization=optimization,
+        place=PlaceConfig(device="cpu", report_to="none", output=tmp_path),
+    )
+    with (train(config).folder / "history.csv").open() as file:
+        last = float(list(csv.DictReader(file))[-1]["lr"])
+    assert last == pytest.approx(base_learning_rate(optimization) * 0.5 * (1 + math.cos(math.pi * 6 / 7)), rel=1e-4)
+
+
 def test_steps_fall_at_their_share_of_the_updates() -> None:
     factors = rates(batches(updates=25), sched="step", warmup_epochs=0)
     assert factors == pytest.approx([1.0] * 20 + [0.01] * 3 + [0.0001] * 2)
@@ -90,6 +115,28 @@ def test_drawn_samples_have_a_mean_weight_of_one_while_the_sampler_changes(
         drawn = torch.from_numpy(parts.batches.real.expected_shares(position.epoch))
         weight = parts.method.weighting(torch.arange(len(drawn)), torch.tensor(position.update / updates)).double()
         assert float(weight @ drawn) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_the_draws_that_weights_are_scaled_by_hold_synthetic_images(noise: OpenData, tmp_path: Path) -> None:
+    for number in range(20):
+        file = tmp_path / "made" / "d" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(file)
+    config = TrainConfig(
+        data=noise.config,
+        objective=ObjectiveConfig(method="ce", loss_rule="inverse", sampler_rule="inverse"),
+        optimization=OptimizationConfig(updates=3, batch_size=16),
+        synthetic=tmp_path / "made",
+        mixing=MixingConfig(real_share=0.75, real_only_last=0),
+    )
+    parts = prepare_training(config, noise, torch.device("cpu"))
+    assert isinstance(parts.method, ComposedMethod)
+    rows = parts.batches.epoch_rows(0)
+    drawn = parts.data.targets[torch.from_numpy(rows)]
+    assert int((rows >= 46).sum()) in {11, 12}
+    np.testing.assert_allclose(parts.expected, torch.bincount(drawn, minlength=4), atol=1)
+    weight = parts.method.weighting(torch.arange(4), torch.tensor(0.0)).double()
+    assert float(weight @ torch.from_numpy(parts.expected)) == pytest.approx(46, rel=1e-5)
 
 
 @pytest.mark.parametrize(("updates", "first"), [(410, 3), (401, 3), (360, 3), (300, 2), (201, 2)])

@@ -71,6 +71,12 @@ def test_constant_stays_after_the_warm_up() -> None:
     assert [learning_rate_factor(epoch, 9, schedule="constant", warmup_epochs=2) for epoch in (0, 1, 8)] == [0.5, 1, 1]
 
 
+@pytest.mark.parametrize("warmup", [0.5, 1.0, 1.5])
+def test_a_short_warm_up_rises_by_fifths(warmup: float) -> None:
+    at = [learning_rate_factor((i + 0.5) * warmup / 5, 9, schedule="constant", warmup_epochs=warmup) for i in range(6)]
+    assert at == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+
+
 def test_unknown_learning_rate_schedule_is_refused() -> None:
     with pytest.raises(InputError, match="expected a learning rate schedule; got 'cosin'; did you mean 'cosine'"):
         learning_rate_factor(9, 10, schedule="cosin")
