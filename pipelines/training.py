@@ -97,11 +97,12 @@ def announce(config: TrainConfig, opened: OpenData, prepared: Prepared) -> None:
     if optimization.warmup_epochs > (most := LONGEST_WARMUP * prepared.batches.length):
         log.info("warm-up: %.3g epochs, a quarter of training, instead of %g", most, optimization.warmup_epochs)
     log.info(
-        "%d updates of %d images%s (%d epochs), learning rate %g (%s), precision %s",
+        "%d updates of %d images%s (%d epoch%s), learning rate %g (%s), precision %s",
         prepared.batches.n_updates,
         largest,
         f", which are all, fewer than --batch-size {optimization.batch_size}" * (largest < optimization.batch_size),
         prepared.batches.epochs,
+        "s" * (prepared.batches.epochs != 1),
         base_learning_rate(optimization),
         rule,
         {"no": "float32"}.get(optimization.amp, optimization.amp),

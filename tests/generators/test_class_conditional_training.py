@@ -33,6 +33,30 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.parametrize("batch_size", [4, 5])
+def test_shares_of_a_batch_add_up_to_the_gradient_of_all(batch_size: int) -> None:
+    network = NetworkSettings(NETWORK.classes, 8, (8, 16), layers=1, dropout=0.0)
+
+    def gradient(share: tuple[int, int]) -> Tensor:
+        unets: list[nn.Module] = []
+        gradients: list[Tensor] = []
+
+        def remember(unet: nn.Module) -> nn.Module:
+            unets.append(unet)
+            return unet
+
+        def backward(loss: Tensor) -> None:
+            loss.backward()
+            gradients.append(torch.cat([p.grad.flatten() for p in unets[0].parameters() if p.grad is not None]))
+
+        settings = training(updates=1, batch_size=batch_size)
+        train_class_conditional(*data(), network, settings, wrap=remember, backward=backward, share=share)
+        return gradients[0]
+
+    both = (gradient((0, 2)) + gradient((1, 2))) / 2  # DDP takes the mean over its processes
+    torch.testing.assert_close(both, gradient((0, 1)), rtol=1e-4, atol=1e-6)
+
+
 class StoppedError(Exception):
     pass
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from cli import main
 from pipelines import (
@@ -22,6 +23,8 @@ from pipelines import (
     retrain,
     train,
 )
+from pipelines.evaluation import evaluate_table
+from pipelines.open_data import open_data
 from rebalance.errors import InputError
 
 
@@ -106,6 +109,19 @@ def test_missing_split_and_missing_run_are_refused(run: Path, here: Path) -> Non
         evaluate(EvaluateConfig(run=run, split="val", device="cpu"))
     with pytest.raises(InputError, match="a finished run with a model"):
         evaluate(EvaluateConfig(run=here, device="cpu"))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_figures_are_of_evaluation_mode_and_leave_the_mode_as_it_was(photos: Path, run: Path, training: bool) -> None:
+    model, cpu = load_model(run / "model"), torch.device("cpu")
+    classifier = model.classifier.train(training)
+    statistics = {name: value.clone() for name, value in classifier.named_buffers()}
+    test = open_data(DataConfig(data=str(photos)), cpu).tables["test"]
+    found = evaluate_table(classifier, test, model.groups, model.mean, model.std, cpu)
+    assert found["confusion"] == evaluate(EvaluateConfig(run=run, device="cpu"))["confusion"]
+    assert classifier.training is training
+    for name, value in classifier.named_buffers():
+        torch.testing.assert_close(value, statistics[name], rtol=0, atol=0)
 
 
 def test_probabilities_sum_to_one_and_any_input_form_will_do(photos: Path, run: Path) -> None:

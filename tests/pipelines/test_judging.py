@@ -147,6 +147,24 @@ def test_a_class_the_classifier_is_sure_of_is_a_reason_unless_it_is_the_usual_co
         head.bias.data.copy_(before)
 
 
+def test_the_usual_confusion_is_what_a_class_s_own_images_are_taken_for(
+    model: TrainedClassifier, tmp_path: Path
+) -> None:
+    given = judge(model, tmp_path)
+    real, pixels = table()
+    head, before = given.model.classifier.head, model.classifier.head.bias.detach().clone()
+    try:
+        with torch.no_grad():
+            head.bias.copy_(torch.tensor([2.0, 1.0, 0.0]))
+        shares = given._look_at_real(pixels, torch.from_numpy(real.targets))[1]
+        probabilities = given._classify(pixels)[0].double().softmax(dim=1)
+    finally:
+        head.bias.data.copy_(before)
+    expected = torch.stack([probabilities[torch.from_numpy(real.targets == c)].mean(dim=0) for c in range(3)])
+    torch.testing.assert_close(shares, expected)
+    assert not torch.allclose(shares[0], shares[1], atol=1e-4)
+
+
 def test_clip_holds_candidates_to_what_real_images_score(
     model: TrainedClassifier, write: Write, tmp_path: Path, tiny_clip: Path
 ) -> None:

@@ -257,7 +257,15 @@ def test_warns_of_balanced_data(here: Path, caplog: pytest.LogCaptureFixture) ->
 def test_learning_rate_follows_the_batch(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="rebalance"):
         train(config(optimization={"updates": 2, "batch_size": 64}))
-    assert "learning rate 0.05 (base 0.2 × 64 / 256)" in caplog.text
+    assert "2 updates of 64 images (1 epoch), learning rate 0.05 (base 0.2 × 64 / 256)" in caplog.text
+    assert "warm-up: 0.1 epochs, a quarter of training, instead of 5" in caplog.text
+
+
+def test_a_batch_that_holds_all_images_is_said(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="rebalance"):
+        train(config(optimization={"updates": 8, "batch_size": 512, "warmup_epochs": 2}))
+    assert "8 updates of 305 images, which are all, fewer than --batch-size 512 (8 epochs)" in caplog.text
+    assert "warm-up:" not in caplog.text
 
 
 def test_corrupt_images_are_refused_or_recorded(photos: Path, here: Path) -> None:

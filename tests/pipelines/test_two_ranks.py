@@ -10,13 +10,28 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from pipelines import (
+    DataConfig,
+    RebalanceConfig,
+    SynthesizeConfig,
+    rebalance_and_train,
+    rebalancing,
+    synthesis,
+    synthesize,
+)
+
 ROOT = Path(__file__).parents[2]
 TRAIN = "--model small_cnn --report-to none --device cpu --batch-size 64 --checkpoint-updates 5".split()
+
+
+class StartedError(Exception):
+    """A session was asked for."""
 
 
 def torchrun(arguments: Sequence[str], folder: Path, n_ranks: int = 2) -> subprocess.Popen[str]:
@@ -39,6 +54,26 @@ def finish(process: subprocess.Popen[str], timeout: float = 500) -> str:
     output, _ = process.communicate(timeout=timeout)
     assert process.returncode == 0, output
     return output
+
+
+@pytest.mark.parametrize(
+    ("module", "start"),
+    [
+        (synthesis, lambda: synthesize(SynthesizeConfig(data=DataConfig(data="digits")))),
+        (rebalancing, lambda: rebalance_and_train(RebalanceConfig(data=DataConfig(data="digits")))),
+    ],
+    ids=["synthesize", "run"],
+)
+def test_ranks_wait_for_the_one_that_judges(
+    module: ModuleType, start: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(*_: object, patient: bool = False, **__: object) -> None:
+        raise StartedError(patient)
+
+    monkeypatch.setattr(module, "start_session", ask)
+    with pytest.raises(StartedError) as started:
+        start()
+    assert started.value.args == (True,)
 
 
 @pytest.mark.parametrize("n_train", [1000, 961])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -102,6 +103,11 @@ def test_counts_of_another_number_of_classes_are_refused(batch: Batch, name: str
 def test_impossible_counts_are_refused(name: str, counts: list[float]) -> None:
     with pytest.raises(ValueError, match=r"expected .*counts"):
         getattr(losses, name)(counts)
+
+
+def test_counts_by_name_are_refused_for_their_order_is_not_that_of_the_class_ids() -> None:
+    with pytest.raises(ValueError, match="in the order of the class ids; got a Counter; pass for example"):
+        losses.BalancedSoftmaxLoss(Counter(dog=5, cat=3))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["LDAMLoss", "ClassBalancedFocalLoss", "ClassBalancedSoftmaxLoss"])
