@@ -28,8 +28,8 @@ class TrainingSettings:
         batch_size: Images of an update, over all ranks.
         lr: Learning rate of AdamW after a warm-up over a tenth of the updates.
         ema: Decay of the averaged weights.
-        label_exponent: Classes are drawn in proportion to n_c to this power: 1 as they are, 0 alike. One half is a
-            compromise that helps the tail at short budgets.
+        label_exponent: Classes are drawn in proportion to n_c to this power: 1 as they are, 0 alike. Below 1 the images
+            of the rarest classes are drawn so often that the network learns them by heart.
         label_drop: Share of labels replaced by the null class.
         flip: Mirror half of the images.
         shift: Move images by up to so many pixels.
@@ -42,7 +42,7 @@ class TrainingSettings:
     batch_size: int
     lr: float = 4e-4
     ema: float = 0.999
-    label_exponent: float = 0.5
+    label_exponent: float = 1.0
     label_drop: float = 0.1
     flip: bool = True
     shift: int = 0

@@ -161,7 +161,7 @@ def plan_class_conditional(
         batch_size=generator.generator_batch_size or usual.batch_size,
         lr=generator.generator_lr or usual.lr,
         ema=generator.generator_ema,
-        label_exponent=generator.label_exponent,
+        label_exponent=1.0 if generator.label_exponent is None else generator.label_exponent,
         label_drop=generator.label_drop,
         flip=mirrors(config.data),
         amp=config.amp,

@@ -183,8 +183,9 @@ class MixingConfig:
     """Smallest share of real images in a batch."""
     real_only_last: float = 0.1
     """Share of training, at its end, on real images only."""
-    kappa: float = 0.0
-    """Worth of one synthetic image in priors and margins, which see n_real + kappa × n_synthetic."""
+    kappa: float | Literal["drawn"] = "drawn"
+    """Worth of one synthetic image in priors and margins, which see n_real + kappa × n_synthetic; drawn: what the loss
+    sees of one beside what it sees of a real one."""
 
 
 @dataclass(frozen=True, kw_only=True)

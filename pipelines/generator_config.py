@@ -33,8 +33,9 @@ class GeneratorConfig:
     """Learning rate of AdamW; by default 1e-3 up to 16 px, else 4e-4; with --mode adapted 1e-4."""
     generator_ema: float = 0.999
     """Decay of the averaged weights, with warm-up. class-conditional only."""
-    label_exponent: float = 0.5
-    """Classes are drawn in proportion to n_c to this power while the generator trains: 1 as they are, 0 alike."""
+    label_exponent: float | None = None
+    """Classes are drawn in proportion to n_c to this power while the generator trains: 1 as they are, 0 alike; by
+    default 1, as rare images that are drawn more are learnt by heart; with --mode adapted 0.5."""
     label_drop: float = 0.1
     """Share of labels, or of prompts, that training leaves out, for guidance."""
     guidance: float = 2.0

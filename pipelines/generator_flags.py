@@ -66,7 +66,7 @@ def _check_stable_diffusion(generator: GeneratorConfig, config: StableDiffusionC
 
 def _ranges(generator: GeneratorConfig, files: ImageFilesConfig) -> dict[str, tuple[float, float, float]]:
     return {
-        "--label-exponent": (generator.label_exponent, 0, 1),
+        "--label-exponent": (_given(generator.label_exponent, 1), 0, 1),
         "--label-drop": (generator.label_drop, 0, 0.9),
         "--generator-ema": (generator.generator_ema, 0, 0.99999),
         "--generator-updates": (_given(generator.generator_updates, 1), 1, 10**8),

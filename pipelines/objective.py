@@ -187,7 +187,7 @@ def _check_mixing(mixing: MixingConfig) -> None:
         "--synthetic-weight": (mixing.synthetic_weight, 0, 10),
         "--real-share": (mixing.real_share, 0, 1),
         "--real-only-last": (mixing.real_only_last, 0, 1),
-        "--kappa": (mixing.kappa, 0, 1),
+        "--kappa": (0.0 if mixing.kappa == "drawn" else mixing.kappa, 0, 1),
     }
     for flag, (value, low, high) in values.items():
         if not low <= value <= high:

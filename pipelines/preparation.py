@@ -10,7 +10,7 @@ import torch
 
 from pipelines.batches import TrainingBatches
 from pipelines.config import TrainConfig
-from pipelines.config_groups import DataConfig
+from pipelines.config_groups import DataConfig, MixingConfig
 from pipelines.console import log
 from pipelines.loop import TrainingData
 from pipelines.model_files import ModelDescription
@@ -44,6 +44,7 @@ class Prepared:
         description: How to rebuild the classifier.
         counts: Real and synthetic training images of each class, each (C,).
         expected: Draws of each class in the first epoch, (C,).
+        kappa: Worth of one synthetic image in priors and margins.
     """
 
     method: Method
@@ -52,6 +53,7 @@ class Prepared:
     description: ModelDescription
     counts: tuple[IntArray, IntArray]
     expected: FloatArray
+    kappa: float
 
 
 def prepare_training(
@@ -76,8 +78,9 @@ def prepare_training(
         table = concatenate(table, added.table)
         store = _join(store, added.store, table, opened, device)
     synthetic_counts = table.counts - real_counts
-    effective = real_counts + config.mixing.kappa * synthetic_counts
     batches = _build_batches(config, opened, table.targets, n_real)
+    kappa = _worth(config.mixing, batches)
+    effective = real_counts + kappa * synthetic_counts
     expected, shares = _draws(batches)
     method, description = build(config, opened, effective, shares)
     augment = _views(config.data, opened.size, method)
@@ -94,7 +97,7 @@ def prepare_training(
     )
     memory_format = torch.channels_last if config.optimization.channels_last else torch.contiguous_format
     method = method.to(device).to(memory_format=memory_format)
-    return Prepared(method, data, batches, description, (real_counts, synthetic_counts), expected)
+    return Prepared(method, data, batches, description, (real_counts, synthetic_counts), expected, kappa)
 
 
 def _build_batches(config: TrainConfig, opened: OpenData, targets: np.ndarray, n_real: int) -> TrainingBatches:
@@ -150,6 +153,17 @@ def _warn_of_a_late_rule(batches: TrainingBatches) -> None:
             100 * share,
             round(length, 2),
         )
+
+
+def _worth(mixing: MixingConfig, batches: TrainingBatches) -> float:
+    """κ as it is given, or by the draws and weights of synthetic images beside those of real ones."""
+    if mixing.kappa != "drawn":
+        return mixing.kappa
+    if batches.mixed is None or batches.mixed.synthetic is None:
+        return 0.0
+    real, synthetic = (float(draws.sum()) for draws in batches.mixed.expected_counts())
+    of_one_real = max(real, 1.0) / len(batches.real)  # an epoch may round to no real image
+    return mixing.synthetic_weight * synthetic / len(batches.mixed.synthetic) / of_one_real
 
 
 def _draws(batches: TrainingBatches) -> tuple[FloatArray, DrawnShares]:

@@ -227,7 +227,7 @@ def _adaptation(config: SynthesizeConfig) -> AdaptationSettings:
         lr=generator.generator_lr or 1e-4,
         rank=given.lora_rank,
         layers=given.lora_layers,
-        label_exponent=generator.label_exponent,
+        label_exponent=0.5 if generator.label_exponent is None else generator.label_exponent,
         prompt_drop=generator.label_drop,
         min_snr=given.min_snr,
         flip=mirrors(config.data),

@@ -209,7 +209,7 @@ class TrainingRun:
             "train_counts": real.astype(int).tolist(),
             "synthetic_counts": synthetic.astype(int).tolist(),
             "selected": selected,
-            "kappa": self.config.mixing.kappa,
+            "kappa": self.prepared.kappa,
             "augment": augmentation_of(self.config.data, self.opened.size, self.method),
             **self.facts,
         }

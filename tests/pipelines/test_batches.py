@@ -10,12 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from pipelines import (
     DataConfig,
-    MixingConfig,
     ObjectiveConfig,
     OptimizationConfig,
     PlaceConfig,
@@ -24,11 +22,8 @@ from pipelines import (
     train,
 )
 from pipelines.batches import TrainingBatches
-from pipelines.open_data import OpenData
 from pipelines.optimization import base_learning_rate, set_learning_rate
-from pipelines.preparation import prepare_training
 from rebalance.errors import InputError
-from rebalance.methods.composed import ComposedMethod
 from rebalance.samplers import EpochSampler, MixedSourceSampler
 
 N = 40
@@ -96,47 +91,6 @@ def test_steps_fall_at_their_share_of_the_updates() -> None:
 def test_the_official_schedule_is_that_of_whole_epochs() -> None:
     factors = rates(batches(epochs=200), sched="step")[::4]
     assert factors == pytest.approx([0.2, 0.4, 0.6, 0.8] + [1.0] * 156 + [0.01] * 20 + [0.0001] * 20)
-
-
-@pytest.mark.parametrize("schedule", ["none", "deferred:0.5", "deferred:0.8", "progressive"])
-@pytest.mark.parametrize("updates", [2, 3, 5, 8, 13, 30])
-def test_drawn_samples_have_a_mean_weight_of_one_while_the_sampler_changes(
-    noise: OpenData, schedule: str, updates: int
-) -> None:
-    config = TrainConfig(
-        data=noise.config,
-        objective=ObjectiveConfig(method="ce", loss_rule="inverse", sampler_rule="inverse", sampler_schedule=schedule),
-        optimization=OptimizationConfig(updates=updates, batch_size=16),
-    )
-    parts = prepare_training(config, noise, torch.device("cpu"))
-    assert isinstance(parts.method, ComposedMethod)
-    assert parts.batches.updates_per_epoch == 3
-    for position, _ in parts.batches.from_update(0):
-        drawn = torch.from_numpy(parts.batches.real.expected_shares(position.epoch))
-        weight = parts.method.weighting(torch.arange(len(drawn)), torch.tensor(position.update / updates)).double()
-        assert float(weight @ drawn) == pytest.approx(1.0, rel=1e-5)
-
-
-def test_the_draws_that_weights_are_scaled_by_hold_synthetic_images(noise: OpenData, tmp_path: Path) -> None:
-    for number in range(20):
-        file = tmp_path / "made" / "d" / f"{number}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(file)
-    config = TrainConfig(
-        data=noise.config,
-        objective=ObjectiveConfig(method="ce", loss_rule="inverse", sampler_rule="inverse"),
-        optimization=OptimizationConfig(updates=3, batch_size=16),
-        synthetic=tmp_path / "made",
-        mixing=MixingConfig(real_share=0.75, real_only_last=0),
-    )
-    parts = prepare_training(config, noise, torch.device("cpu"))
-    assert isinstance(parts.method, ComposedMethod)
-    rows = parts.batches.epoch_rows(0)
-    drawn = parts.data.targets[torch.from_numpy(rows)]
-    assert int((rows >= 46).sum()) in {11, 12}
-    np.testing.assert_allclose(parts.expected, torch.bincount(drawn, minlength=4), atol=1)
-    weight = parts.method.weighting(torch.arange(4), torch.tensor(0.0)).double()
-    assert float(weight @ torch.from_numpy(parts.expected)) == pytest.approx(46, rel=1e-5)
 
 
 @pytest.mark.parametrize(("updates", "first"), [(410, 3), (401, 3), (360, 3), (300, 2), (201, 2)])
