@@ -59,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        _complain(f"expected files that can be read and written\n  got {error}\n  check the path and its permissions")
+        return 1
 
 
 def _run(words: list[str]) -> int:

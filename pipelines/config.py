@@ -21,6 +21,7 @@ from pipelines.config_groups import (
     OptimizationConfig,
     PlaceConfig,
 )
+from pipelines.config_paths import paths_from_text
 from pipelines.generator_config import GeneratorConfig, ImageFilesConfig, StableDiffusionConfig
 
 
@@ -39,6 +40,9 @@ class InspectConfig:
     """Print JSON instead of tables."""
     picture: Path | None = None
     """Where to save the picture; by default under runs/inspect."""
+
+    def __post_init__(self) -> None:
+        paths_from_text(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,9 @@ class TrainConfig:
     """Everything random is derived from it."""
     place: PlaceConfig = field(default_factory=PlaceConfig)
 
+    def __post_init__(self) -> None:
+        paths_from_text(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
@@ -72,6 +79,12 @@ class EvaluateConfig:
     """Which split of the data; a folder without splits is taken whole."""
     root: Path | None = None
     """Folder that the paths of a list file are relative to."""
+    path_column: str | None = None
+    """CSV column of the image path; by default as the run was told."""
+    label_column: str | None = None
+    """CSV column of the class name or number; by default as the run was told."""
+    skip_corrupt: bool = False
+    """Go on without images that cannot be read."""
     batch_size: Annotated[int, arg(aliases=["-b"])] = 256
     """Images at a time."""
     workers: Annotated[int, arg(aliases=["-j"])] = 2
@@ -80,6 +93,9 @@ class EvaluateConfig:
     """cpu, cuda; auto takes the GPU if there is one."""
     json: bool = False
     """Print JSON instead of a table."""
+
+    def __post_init__(self) -> None:
+        paths_from_text(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +125,9 @@ class SynthesizeConfig:
     """Go on with a run that was interrupted; --no-resume starts it again from nothing."""
     device: str = "auto"
     """cpu, cuda; auto takes the GPU if there is one."""
+
+    def __post_init__(self) -> None:
+        paths_from_text(self)
 
 
 Arm = Literal["ce", "rebalanced", "replay", "unfiltered", "synthetic", "feedback"]
@@ -174,6 +193,9 @@ class RetrainConfig:
     """Everything random is derived from it; by default that of the run."""
     place: PlaceConfig = field(default_factory=PlaceConfig)
 
+    def __post_init__(self) -> None:
+        paths_from_text(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class MethodsConfig:
@@ -194,6 +216,9 @@ class ReportConfig:
     first, seed by seed."""
     out: Path | None = None
     """Where to write report.html; by default into the run's folder, or for several runs under runs/report."""
+
+    def __post_init__(self) -> None:
+        paths_from_text(self)
 
 
 #: Sub-command → its config.

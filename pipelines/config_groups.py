@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from pipelines.config_paths import paths_from_text
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -53,6 +55,9 @@ class DataConfig:
     download: bool = False
     """Fetch cifar10 / cifar100 if they are not on disk."""
 
+    def __post_init__(self) -> None:
+        paths_from_text(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -67,6 +72,9 @@ class ModelConfig:
     weights: Annotated[Path | None, arg(aliases=["--initial-checkpoint"])] = None
     """Local weights file of a torchvision network to start from, or with --model transformers the folder of a vision
     model, such as ViT, DINOv2, CLIP, Swin or ConvNeXt."""
+
+    def __post_init__(self) -> None:
+        paths_from_text(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +133,9 @@ class ObjectiveConfig:
         if self.loss:
             return "composed"
         return "balanced_softmax" if self.rsg else "balanced_mixup"  # rare features are of one class each
+
+    def __post_init__(self) -> None:
+        paths_from_text(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +216,9 @@ class PlaceConfig:
     checkpoint_updates: int = 200
     """Updates between two checkpoints."""
 
+    def __post_init__(self) -> None:
+        paths_from_text(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetConfig:
@@ -257,3 +271,6 @@ class FilterConfig:
     """Run folder whose classifier gives the features; by default one is trained on the real images."""
     feature_updates: int = 1000
     """Length of that training, in updates."""
+
+    def __post_init__(self) -> None:
+        paths_from_text(self)

@@ -11,6 +11,7 @@ from typing import final
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from tqdm import tqdm
 
 from rebalance.ranks import is_main
@@ -40,11 +41,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """A table on standard output; the first column is left-aligned, the others right, or with `words` left too."""
     if not _shown():
         return
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=Text(title), title_justify="left", header_style="bold")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 or words else "right", overflow="fold")
+        table.add_column(Text(column), justify="left" if i == 0 or words else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # class names may look like markup
     width = None if sys.stdout.isatty() else 120
     Console(width=width, highlight=False).print(table)
 

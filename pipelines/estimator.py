@@ -209,9 +209,9 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         check_is_fitted(self)
         images: Any = to_images(self._rows(X, reset=False), self._format)
         model = self.model_.to(pick_device(self.device))
-        parts = [model.predict_proba(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
+        probabilities = model.predict_proba(images, batch_size=_BATCH)
         model.to("cpu")
-        return np.concatenate(parts)
+        return probabilities
 
     def predict(self, X: Any) -> np.ndarray[Any, Any]:
         """The most probable label of each row, (N,)."""

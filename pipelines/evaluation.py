@@ -21,7 +21,7 @@ from pipelines.loading import DecodedTable, load_splits, open_table, read_source
 from pipelines.model_files import TrainedClassifier, load_model
 from pipelines.runs import read_first_stage
 from pipelines.session import start_session
-from pipelines.trained_runs import as_seen_from_here
+from pipelines.trained_runs import as_seen_from_here, check_images, training_of
 from rebalance.counts import Group, IntArray
 from rebalance.data.augmentation import normalize
 from rebalance.data.folders import read_classes
@@ -53,15 +53,24 @@ def _evaluate(config: EvaluateConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def _table(config: EvaluateConfig, model: TrainedClassifier) -> tuple[DataConfig, ImageTable]:
+    own = from_dict(DataConfig, read_first_stage(config.run)["data"])
+    reading: dict[str, Any] = {
+        "workers": config.workers,
+        "path_column": config.path_column or own.path_column,
+        "label_column": config.label_column or own.label_column,
+    }
     if config.data is None:
-        saved = read_first_stage(config.run)
-        data = replace(as_seen_from_here(from_dict(DataConfig, saved["data"]), config.run), workers=config.workers)
-        tables = load_splits(data).tables()
+        data = replace(
+            as_seen_from_here(own, config.run), skip_corrupt=config.skip_corrupt or own.skip_corrupt, **reading
+        )
+        splits = load_splits(data)
+        check_images(training_of(config.run), splits, data)
+        tables = splits.tables()
         if config.split not in tables:
             raise InputError(f"a {config.split} split", f"{data.data}, which has none", "give a folder of test images")
         table = tables[config.split]
     else:
-        data = DataConfig(data=config.data, root=config.root, workers=config.workers)
+        data = DataConfig(data=config.data, root=config.root, skip_corrupt=config.skip_corrupt, **reading)
         table = _other_table(data, config.split, model.classes)
     return data, _with_classes(table, model.classes)
 

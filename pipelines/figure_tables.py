@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.console import print_table
+from pipelines.console import log, print_table
 from rebalance.counts import GROUPS
 from rebalance.metrics import headline
 
@@ -25,6 +25,9 @@ def print_figures(title: str, metrics: dict[str, Any], classes: Sequence[str]) -
     """
     print_table(title, ["", "%"], summary_rows(metrics))
     rows = class_rows(metrics, classes)
+    if untested := [name for name, n in zip(classes, metrics["support"], strict=True) if not n]:
+        names = ", ".join(untested[:5]) + (f" and {len(untested) - 5} more" if len(untested) > 5 else "")
+        log.warning("accuracies are over %d of %d classes: no image here of %s", len(rows), len(classes), names)
     more = f", the worst {_SHOWN} of {len(rows)}" if len(rows) > _SHOWN else ""
     print_table(f"classes{more}", ["class", "images", "%", "usually mistaken for"], rows[:_SHOWN])
 

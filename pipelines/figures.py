@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
@@ -17,6 +18,7 @@ INK, FAINT, GRID = "#1f2933", "#6b7785", "#e3e8ee"
 REAL, SYNTHETIC, ACCENT = "#2f6db3", "#e0912f", "#b33a3a"
 COLOURS = ("#8c96a3", "#2f6db3", "#5aa469", "#c06fbd", "#e0912f", "#b33a3a", "#4a9d9c", "#7a5fc0")
 _MAX_LABELS = 40
+_LONGEST_LABEL = 40  # characters
 _MIN_BIN_IMAGES = 5
 MAX_PANELS = 12
 """Classes whose distances are drawn."""
@@ -54,6 +56,7 @@ mpl.rcParams.update(
         "ytick.color": FAINT,
         "legend.frameon": False,
         "svg.fonttype": "path",
+        "text.parse_math": False,  # class names may have dollar signs
     }
 )
 
@@ -61,10 +64,17 @@ mpl.rcParams.update(
 def save_png(figure: Figure, dpi: int = 150) -> bytes:
     """PNG bytes of a figure."""
     buffer = BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")  # the tables beside it have the name
+    with _missing_glyphs():
         figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
     return buffer.getvalue()
+
+
+@contextmanager
+def _missing_glyphs() -> Iterator[None]:
+    """No warnings of class names that no installed font can draw; the tables beside a figure have them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        yield
 
 
 def class_distribution(classes: Sequence[str], real: npt.ArrayLike, synthetic: npt.ArrayLike | None) -> Figure:
@@ -214,7 +224,8 @@ def distance_histograms(classes: Sequence[tuple[str, Mapping[str, Any], float]])
     for panel in panels[len(classes) :]:
         panel.set_axis_off()
     panels[0].set_ylabel("%", fontsize=8)
-    figure.tight_layout(pad=0.6)
+    with _missing_glyphs():
+        figure.tight_layout(pad=0.6)
     return figure
 
 
@@ -225,6 +236,7 @@ def _legend_above(axes: Any) -> None:
 def _class_axis(axes: Any, names: Sequence[str]) -> None:
     if len(names) <= _MAX_LABELS:
         crowded = len(names) > 12 or max(map(len, names)) > 8
+        names = [name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}…" for name in names]
         axes.set_xticks(range(len(names)), names, rotation=60 if crowded else 0, ha="right" if crowded else "center")
     else:
         axes.set_xlabel("classes, most frequent first")

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import UseAppendAction, arg
 
+from pipelines.config_paths import paths_from_text
+
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorConfig:
@@ -104,6 +106,9 @@ class StableDiffusionConfig:
     """Drop images that the checkpoint's safety checker objects to; what it did is in the manifest."""
     compile_generator: bool = False
     """Compile U-Net and decoder; pays from some hundred images on."""
+
+    def __post_init__(self) -> None:
+        paths_from_text(self)
 
 
 @dataclass(frozen=True, kw_only=True)

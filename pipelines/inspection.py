@@ -19,6 +19,7 @@ from pipelines.runs import slug
 from rebalance.counts import ImbalanceStatistics, imbalance_statistics
 from rebalance.data.store import ReadOptions, unreadable_images
 from rebalance.data.table import Splits, content_hash
+from rebalance.errors import InputError
 from rebalance.files import write_bytes
 
 _SHOWN = 20
@@ -65,11 +66,13 @@ def inspect(config: InspectConfig) -> Inspection:
     Raises:
         InputError: Data that cannot be loaded at all.
     """
+    picture = config.picture or Path("runs") / "inspect" / f"{slug(config.data.data)}.png"
+    if picture.suffix.lower() != ".png" or picture.is_dir():
+        raise InputError("--picture FILE.png", str(picture), "name a PNG file to write")
     splits = load_splits(config.data)
     counts = splits.train.counts
     statistics = imbalance_statistics(counts, many=config.many, few=config.few)
     unreadable, repeated = _check_files(splits, config) if config.check_files else ({}, [])
-    picture = config.picture or Path("runs") / "inspect" / f"{slug(config.data.data)}.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(picture, save_png(class_distribution(splits.classes, counts, None)))
     return Inspection(
@@ -101,7 +104,7 @@ def _check_files(splits: Splits, config: InspectConfig) -> tuple[dict[str, str],
     repeated = [
         tuple(f"{split}/{name}: {image}" for split, name, image in group)
         for group in places.values()
-        if len({(split, name) for split, name, _ in group}) > 1
+        if len({(split, name) for split, name, _ in group}) > 1 or (splits.test is None and len(group) > 1)
     ]
     return unreadable, repeated
 
@@ -117,7 +120,9 @@ def _warnings(splits: Splits, unreadable: dict[str, str], repeated: Sequence[tup
     if unreadable:
         warnings.append(f"{len(unreadable)} images cannot be read; training will refuse them without --skip-corrupt")
     if repeated:
-        warnings.append(f"{len(repeated)} images are in two splits or two classes: figures on them mean little")
+        places = "two splits or two classes" if splits.test is not None else "the data more than once"
+        held = "" if splits.test is not None else ", so some will be both trained and tested on: remove them"
+        warnings.append(f"{len(repeated)} images are in {places}{held or ': figures on them mean little'}")
     if splits.test is None:
         warnings.append("no test split: `rebalance run` holds out a fifth of each class")
     return warnings

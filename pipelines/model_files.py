@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Any, Self, TypeAlias, final
 
+import numpy as np
 import torch
+from PIL import Image as Pillow
+from PIL import ImageOps
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -15,10 +18,15 @@ from rebalance.backbones import build_backbone
 from rebalance.classifier import Classifier
 from rebalance.counts import FloatArray, Group, shot_groups
 from rebalance.data.augmentation import normalize
-from rebalance.data.decoding import decode
-from rebalance.data.table import Image
+from rebalance.data.decoding import decode, to_rgb
+from rebalance.data.table import ByteArray, Image
 from rebalance.errors import InputError
 from rebalance.files import read_json, write_json, write_tensors
+
+OneImage: TypeAlias = "str | Path | Pillow.Image | ByteArray"
+"""A file, or pixels (H, W, 3) uint8."""
+Images: TypeAlias = "OneImage | Sequence[OneImage]"
+"""One image or several; several of one size may be one array (N, H, W, 3)."""
 
 
 @dataclass(frozen=True)
@@ -84,22 +92,52 @@ class TrainedClassifier:
         self.mean, self.std = self.mean.to(device), self.std.to(device)
         return self
 
-    def preprocess(self, images: Sequence[Image | Path]) -> Tensor:
-        """Files or pixels (H, W, 3) uint8 → normalised images (B, 3, S, S)."""
-        arrays = [decode(str(i) if isinstance(i, Path) else i, self.image_size) for i in images]
-        pixels = torch.stack([torch.from_numpy(array.copy()).permute(2, 0, 1) for array in arrays])
-        return normalize(pixels.to(self.mean.device), self.mean, self.std)
+    def preprocess(self, images: Images) -> Tensor:
+        """Files or pixels → normalised images (B, 3, S, S).
+
+        Raises:
+            InputError: Anything but paths, Pillow's images and uint8 pixels (H, W, 3).
+        """
+        arrays = [decode(_image(image), self.image_size) for image in _several(images)]
+        pixels = [torch.from_numpy(array.copy()).permute(2, 0, 1) for array in arrays]
+        empty = torch.zeros((0, 3, self.image_size, self.image_size), dtype=torch.uint8)
+        return normalize((torch.stack(pixels) if pixels else empty).to(self.mean.device), self.mean, self.std)
 
     @torch.no_grad()
-    def predict_proba(self, images: Sequence[Image | Path]) -> FloatArray:
-        """Probabilities (B, C) of files or of pixels (H, W, 3) uint8."""
-        logits = self.classifier(self.preprocess(images))
-        probabilities: FloatArray = logits.cpu().double().softmax(dim=1).numpy()
-        return probabilities
+    def predict_proba(self, images: Images, *, batch_size: int = 256) -> FloatArray:
+        """Probabilities (B, C) of one image or several: paths, Pillow's images or uint8 pixels (H, W, 3).
 
-    def predict(self, images: Sequence[Image | Path]) -> list[str]:
-        """Class names of files or of pixels (H, W, 3) uint8."""
-        return [self.classes[i] for i in self.predict_proba(images).argmax(axis=1)]
+        Raises:
+            InputError: Anything else.
+        """
+        several = _several(images)
+        parts = [np.zeros((0, len(self.classes)))]
+        for start in range(0, len(several), batch_size):
+            logits = self.classifier(self.preprocess(several[start : start + batch_size]))
+            parts.append(logits.cpu().double().softmax(dim=1).numpy())
+        return np.concatenate(parts)
+
+    def predict(self, images: Images, *, batch_size: int = 256) -> list[str]:
+        """Class names of one image or several: paths, Pillow's images or uint8 pixels (H, W, 3)."""
+        return [self.classes[i] for i in self.predict_proba(images, batch_size=batch_size).argmax(axis=1)]
+
+
+def _several(images: Images) -> Sequence[OneImage]:
+    one = isinstance(images, str | Path | Pillow.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
+    return [images] if one else images  # type: ignore[list-item,return-value]  # as the line above found out
+
+
+def _image(image: OneImage) -> Image:
+    if isinstance(image, str | Path):
+        return str(image)
+    if isinstance(image, Pillow.Image):
+        return np.array(to_rgb(ImageOps.exif_transpose(image)))
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(
+            "paths, Pillow's images or uint8 pixels (H, W, 3)", got, "scale pixels to 0 … 255, three channels"
+        )
+    return image
 
 
 def build_classifier(description: ModelDescription) -> Classifier:

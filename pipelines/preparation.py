@@ -105,15 +105,16 @@ def _build_batches(config: TrainConfig, opened: OpenData, targets: np.ndarray, n
     epochs: float = optimization.epochs
     if optimization.updates is not None:
         epochs = optimization.updates / len(split_batches(n_real, optimization.batch_size))
+    by_rule = objective.sampler_rule != "none"
     real = EpochSampler(
         targets[:n_real],
         rule=objective.sampler_rule,
-        exponent=objective.sampler_strength,
-        schedule=parse_schedule(objective.sampler_schedule),
+        exponent=objective.sampler_strength if by_rule else 1.0,
+        schedule=parse_schedule(objective.sampler_schedule if by_rule else "none"),
         epochs=epochs,
         seed=config.seed,
         cb_beta="auto" if objective.cb_beta is None else objective.cb_beta,
-        custom=custom_weights(config),
+        custom=custom_weights(config) if by_rule else None,
         classes=opened.classes,
     )
     mixed = None
@@ -136,7 +137,7 @@ def _build_batches(config: TrainConfig, opened: OpenData, targets: np.ndarray, n
             f"{smallest}, with --batch-size {optimization.batch_size} and {n_real} training images",
             "raise --batch-size, or use fewer processes",
         )
-    if objective.sampler_rule != "none":
+    if by_rule:
         _warn_of_a_late_rule(batches)
     return batches
 

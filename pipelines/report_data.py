@@ -287,6 +287,8 @@ def _notes(
     if max(seeds) == 1:
         again = "Repeat with --seeds 3 or more" if pipeline else "Train again with --seed 1 and --seed 2"
         notes.append(f"One seed: differences cannot be told from chance. {again}.")
+    if untested := support.count(0):
+        notes.append(f"{untested} of {len(support)} classes have no image to judge by: accuracies leave them out.")
     if min(n for n in support) < 10:
         notes.append(
             "Some classes have fewer than 10 images to judge by: one image moves their accuracy by 10 points or more, "

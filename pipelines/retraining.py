@@ -32,7 +32,7 @@ from pipelines.results import claim_data, save_results
 from pipelines.runs import FIRST_STAGE, RunFolder, read_run_config
 from pipelines.second_stages import SECOND_STAGES, FirstStage, SecondStage
 from pipelines.session import Session, start_session
-from pipelines.trained_runs import as_seen_from_here, prior_behind, prior_of, training_of
+from pipelines.trained_runs import as_seen_from_here, check_images, prior_behind, prior_of, training_of
 from pipelines.training import TrainResult, announce, print_results
 from pipelines.training_run import TrainingRun
 from rebalance.classifier import Classifier
@@ -80,6 +80,7 @@ def retrain(config: RetrainConfig) -> TrainResult:
         raise InputError(
             f"the classes of {source.folder}", f"others in {training.data.data}", "restore the data it was trained on"
         )
+    check_images(source.folder, opened.splits, training.data)
     first = _first_stage(source, opened, session)
     seed_everything(training.seed)
     second = _second_stage(config.method, first, options)

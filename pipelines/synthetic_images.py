@@ -14,12 +14,14 @@ from generators.manifest import KEPT, Row, read_manifest, rows_by_class
 from generators.shards import read_shards, shard_files
 from pipelines.config import TrainConfig
 from pipelines.config_groups import DataConfig
+from pipelines.console import log
 from pipelines.loading import DecodedTable, open_table
 from rebalance.counts import IntArray, class_counts
 from rebalance.data.decoding import decode
 from rebalance.data.folders import read_classes
 from rebalance.data.table import ByteArray, ImageTable
 from rebalance.errors import InputError, nearest
+from rebalance.files import read_json
 from rebalance.ranks import derive_seed
 
 
@@ -35,8 +37,20 @@ def open_synthetic(
         return None
     table = _table(config.synthetic, config.synthetic_set, real, config.seed, size, data.cache_gb)
     if len(table) == 0:
+        log.warning("%s has no synthetic images to train on", config.synthetic)
         return None
     return open_table(table, size, data, device, "synthetic images")
+
+
+def warn_of_other_splits(folder: Path | None, fingerprint: str) -> None:
+    """Say so where a synthesis saw other images than training does: its generator may have seen those held out here."""
+    file = None if folder is None else folder / "classes.json"
+    if file is not None and file.exists() and read_json(file).get("fingerprint", fingerprint) != fingerprint:
+        log.warning(
+            "%s was synthesized from other splits than these: if they hold out images that its generator saw, figures "
+            "on those are too good. Synthesize with the same data options, such as --test-fraction",
+            folder,
+        )
 
 
 def _table(folder: Path, which: str, real: ImageTable, seed: int, size: int, cache_gb: float) -> ImageTable:
@@ -59,13 +73,27 @@ def _table(folder: Path, which: str, real: ImageTable, seed: int, size: int, cac
     for row in rows:
         if row["class"] not in ids:
             raise InputError("classes of the training data", repr(row["class"]), nearest(row["class"], real.classes))
-    kept = [row for row in rows if row["verdict"] == KEPT]
+    kept = _not_removed(folder, [row for row in rows if row["verdict"] == KEPT])
     counts = class_counts([ids[row["class"]] for row in kept], len(real.classes))
     if which == "kept":
         return _from_rows(folder, kept, real.classes)
     if which == "replay":
         return _replay(real, counts, seed)
     return _from_rows(folder, _first(rows, dict(zip(real.classes, counts.tolist(), strict=True))), real.classes)
+
+
+def _not_removed(folder: Path, kept: list[Row]) -> list[Row]:
+    """The kept images that are still in images/, where there is one: what was taken out of it by hand is left out."""
+    if not (folder / "images").is_dir():
+        return kept
+    left = []
+    for row in kept:
+        path = Path("images", *Path(row["path"]).parts[1:])
+        if (folder / path).exists():
+            left.append({**row, "path": str(path)})
+    if len(left) < len(kept):
+        log.info("%d synthetic images were removed from %s and are left out", len(kept) - len(left), folder / "images")
+    return left
 
 
 def _from_folders(folder: Path, classes: tuple[str, ...]) -> ImageTable:

@@ -9,8 +9,10 @@ from typing import Any
 from pipelines.config import TrainConfig
 from pipelines.config_files import from_dict, parse_pairs
 from pipelines.config_groups import DataConfig
+from pipelines.loading import fingerprint
 from pipelines.loss_terms import parse_loss
 from pipelines.runs import read_run_config
+from rebalance.data.table import Splits
 from rebalance.errors import InputError
 from rebalance.files import read_json
 
@@ -54,16 +56,31 @@ def prior_behind(stage: str, first: str) -> str:
 
 
 def as_seen_from_here(data: DataConfig, run: Path) -> DataConfig:
-    """A run's data; relative paths that are not here are those of the directory that it was started in."""
+    """A run's data; relative paths are of the directory that it was started in, where they are gone of this one."""
     if data.data == "digits":  # embedded, whatever lies there under this name
         return data
     there = Path(read_json(run / "environment.json").get("directory", "."))
     changes: dict[str, Any] = {}
     for name in ("data", "root", "val_list", "test_list"):
         path = getattr(data, name)
-        if path is not None and not Path(path).exists() and (there / path).exists():
+        if path is not None and (there / path).exists():
             changes[name] = type(path)(there / path)
     return replace(data, **changes)
+
+
+def check_images(run: Path, splits: Splits, data: DataConfig) -> None:
+    """Refuse images other than those that a run was trained on: what is held out of them anew may have been trained on.
+
+    Raises:
+        InputError: Images were added, removed or changed.
+    """
+    file = run / "classes.json"
+    if file.exists() and read_json(file).get("fingerprint", "") not in ("", fingerprint(splits)):
+        raise InputError(
+            f"the images that {run} was trained on",
+            f"others in {data.data}: some were added, removed or changed",
+            "restore them; to measure on other images name their folder: rebalance evaluate RUN DATA",
+        )
 
 
 def prior_in(config: TrainConfig) -> str:

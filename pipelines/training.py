@@ -17,9 +17,11 @@ from pipelines.precision import with_precision
 from pipelines.preparation import Prepared, prepare_training
 from pipelines.results import claim_data
 from pipelines.runs import RunFolder, slug
-from pipelines.session import start_session
+from pipelines.session import Session, start_session
+from pipelines.synthetic_images import warn_of_other_splits
 from pipelines.training_run import TrainingRun
 from rebalance.counts import shot_groups
+from rebalance.devices import kept_random_state
 from rebalance.files import read_json
 
 
@@ -57,11 +59,17 @@ def train_in(folder: Path, config: TrainConfig, opened: OpenData | None = None) 
         with RunFolder(folder, "train", config):
             log.info("%s is finished already", folder)
             return TrainResult(folder, read_json(folder / "metrics.json"))
+    with kept_random_state(session.device):
+        return _train(folder, config, opened, session)
+
+
+def _train(folder: Path, config: TrainConfig, opened: OpenData | None, session: Session) -> TrainResult:
     check_teacher(config.objective, folder)
     opened = opened if opened is not None else open_data(config.data, session.device)
+    warn_of_other_splits(config.synthetic, opened.fingerprint)
     prepared = prepare_training(config, opened, session.device)
     resolved = with_precision(config, session.device, opened.size)
-    with RunFolder(folder, "train", config, resume=place.resume) as run:
+    with RunFolder(folder, "train", config, resume=config.place.resume) as run:
         facts = teacher_facts(config.objective)
         claimed = {name: fact["weights"] for name, fact in facts.items()}
         claim_data(run, opened, prepared.counts[1], precision=resolved.optimization.amp, **claimed)

@@ -6,6 +6,7 @@ Hidden files and folders are not read.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -51,22 +52,32 @@ def read_folder(root: Path) -> Splits:
             raise InputError(
                 "a train folder with one sub-folder per class", f"none in {root}", "sort the images into class folders"
             )
-        return Splits(read_classes(root))
-    train = read_classes(folders["train"])
-    tables = {split: read_classes(folder, train.classes) for split, folder in folders.items() if split != "train"}
-    notes = []
+        unread: Counter[str] = Counter()
+        table = read_classes(root, unread=unread)
+        return Splits(table, notes=_notes(unread))
+    unread = Counter()
+    train = read_classes(folders["train"], unread=unread)
+    tables = {
+        split: read_classes(folder, train.classes, unread=unread)
+        for split, folder in folders.items()
+        if split != "train"
+    }
+    notes = [*_notes(unread)]
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
         notes.append(f"folders beside the splits are not read: {', '.join(others[:5])}{more}")
     return Splits(train, tables.get("val"), tables.get("test"), tuple(notes))
 
 
-def read_classes(folder: Path, classes: tuple[str, ...] | None = None) -> ImageTable:
+def read_classes(
+    folder: Path, classes: tuple[str, ...] | None = None, *, unread: Counter[str] | None = None
+) -> ImageTable:
     """The images of `folder`, one class per sub-folder, classes and files in sorted order.
 
     Args:
         folder: Folder with class folders, which may hold folders of their own.
         classes: The known classes; by default the names of the sub-folders.
+        unread: Counts what is not read, by kind.
 
     Raises:
         InputError: No class folder, no image, or images of a class that is not among `classes`.
@@ -79,31 +90,63 @@ def read_classes(folder: Path, classes: tuple[str, ...] | None = None) -> ImageT
         )
     if classes is None:
         classes = names
+    unread = Counter() if unread is None else unread
+    loose = sum(_is_image(name) for name in os.listdir(folder))
+    unread.update({"image(s) beside the class folders": loose} if loose else {})
     ids = {name: i for i, name in enumerate(classes)}
     images: list[str] = []
     targets: list[int] = []
     for name in names:
-        files = _images_below(folder / name)
+        files = _images_below(folder / name, unread)
         if files and name not in ids:
             raise InputError("the classes of the training split", f"class {name!r} in {folder}", nearest(name, classes))
         images += files
         targets += [ids[name] for _ in files]
+    _check_encoding([*classes, *images])
     if not images:
         raise InputError("images in the class folders", f"none in {folder}", "image files end in .jpg, .png, .webp, …")
     return ImageTable(images, np.array(targets, dtype=np.int64), classes)
 
 
+def _check_encoding(names: list[str]) -> None:
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                "names of files and folders in UTF-8", repr(os.fsencode(name)), "rename it, for example with convmv"
+            ) from None
+
+
 def _subfolders(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
-        return [Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+        return [Path(entry.path) for entry in entries if entry.is_dir() and not _is_hidden(entry.name)]
 
 
-def _images_below(folder: Path) -> list[str]:
+def _images_below(folder: Path, unread: Counter[str]) -> list[str]:
     found = []
     for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))  # .ipynb_checkpoints holds copies
-        found += [os.path.join(parent, name) for name in sorted(files) if _is_image(name)]  # 3× faster
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        unread["linked folder(s)"] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
+        images = [name for name in sorted(files) if _is_image(name)]
+        found += [os.path.join(parent, name) for name in images]  # 3× faster
+        if len(images) < len(files):
+            unread.update(
+                os.path.splitext(name)[1].lower() or "file(s) without an ending"
+                for name in files
+                if not _is_image(name) and not _is_hidden(name)
+            )
     return found
+
+
+def _notes(unread: Counter[str]) -> tuple[str, ...]:
+    kinds = [f"{n} {kind}" for kind, n in unread.most_common() if n]
+    more = f" and {len(kinds) - 5} more kinds" if len(kinds) > 5 else ""
+    return (f"not read: {', '.join(kinds[:5])}{more}",) if kinds else ()
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"  # .ipynb_checkpoints holds copies, the other no images
 
 
 def _is_image(name: str) -> bool:

@@ -47,8 +47,8 @@ def focal_sigmoid_loss(
     with full_precision(logits) as z:
         label = targets[:, None]
         s = (-z).scatter(1, label, z.gather(1, label))  # how far each answer is on its right side
-        modulator = torch.exp(gamma * F.logsigmoid(-s))
-        losses = -(modulator * F.logsigmoid(s)).sum(dim=1)
+        log_p = F.logsigmoid(s)
+        losses = -(torch.exp(gamma * F.logsigmoid(-s)) * log_p if gamma else log_p).sum(dim=1)
         return weigh_and_reduce(losses, targets, weight, reduction)
 
 

@@ -101,7 +101,7 @@ def label_aware_smoothing_loss(
         at_label = log_p.gather(1, targets[:, None]).squeeze(1)
         spread = log_p.sum(dim=1)
         spread = (spread - at_label) / (z.shape[1] - 1) if to_others_only else spread / z.shape[1]
-        losses = -(1.0 - e) * at_label - e * spread
+        losses = -(1.0 - e) * at_label - torch.where(e > 0, e * spread, 0.0)  # without it 0 · -inf, of a masked class
         return weigh_and_reduce(losses, targets, weight, reduction)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from typing import final
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -49,8 +48,9 @@ def sigmoid_cross_entropy_loss(
     """
     check_batch(logits, targets, weight=weight)
     with full_precision(logits) as z:
-        one_hot = torch.zeros_like(z).scatter_(1, targets[:, None], 1.0)
-        losses = F.binary_cross_entropy_with_logits(z, one_hot, reduction="none").sum(dim=1)
+        label = targets[:, None]
+        s = (-z).scatter(1, label, z.gather(1, label))  # how far each answer is on its right side
+        losses = -F.logsigmoid(s).sum(dim=1)
         return weigh_and_reduce(losses, targets, weight, reduction)
 
 

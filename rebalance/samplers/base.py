@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -14,12 +15,15 @@ from rebalance.errors import InputError
 
 T_co = TypeVar("T_co", covariant=True)
 
+_TOLD_AT = 3  # iterations: one may look at an order before it trains
+
 
 class SeededSampler(Sampler[T_co], ABC):
     """A sampler whose order follows from its arguments, `seed` and `epoch` alone.
 
     Iterating does not move it: the loop calls `set_epoch` before each epoch and, where it wants to resume in the
-    middle of one, `consumed` after each step. A loader runs ahead of training, so only the loop knows.
+    middle of one, `consumed` after each step. A loader runs ahead of training, so only the loop knows. A loop that does
+    not call `set_epoch` has the same order in every epoch, and is warned.
     """
 
     seed: int
@@ -27,10 +31,12 @@ class SeededSampler(Sampler[T_co], ABC):
     """Draws of an epoch, over all ranks together."""
     epoch: int = 0
     _consumed: int = 0
+    _iterations: int | None = 0  # begun without an epoch being named; None once one was, or the warning was given
 
     def set_epoch(self, epoch: int) -> None:
         """Names the epoch that the next iteration draws; another epoch than now starts at its beginning."""
         epoch = check_whole(epoch, "epoch")
+        self._iterations = None
         if epoch != self.epoch:
             self.epoch, self._consumed = epoch, 0
 
@@ -66,6 +72,20 @@ class SeededSampler(Sampler[T_co], ABC):
         self.epoch = check_whole(state_dict["epoch"], "epoch")
         self._consumed = check_whole(state_dict["consumed"], "consumed draws")
 
+    def begin(self) -> None:
+        """What `__iter__` calls first: warns of a loop that names no epoch, from its third iteration on."""
+        if self._iterations is None:
+            return
+        self._iterations += 1
+        if self._iterations >= _TOLD_AT:
+            self._iterations = None
+            logging.getLogger("rebalance").warning(
+                "%s was iterated %d times without set_epoch, so each time %s; call set_epoch(epoch) before each epoch",
+                type(self).__name__,
+                _TOLD_AT,
+                "nothing is left of it" if self._consumed >= self.num_samples else "it draws the same rows",
+            )
+
     @abstractmethod
     def __iter__(self) -> Iterator[T_co]: ...
 
@@ -85,6 +105,7 @@ class BatchSampler(SeededSampler[list[int]], ABC):
         """The batches of the epoch that are not consumed yet, as int64 arrays."""
 
     def __iter__(self) -> Iterator[list[int]]:
+        self.begin()
         for batch in self.batches():
             yield batch.tolist()
 

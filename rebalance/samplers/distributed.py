@@ -92,6 +92,7 @@ class DistributedEpochSampler(Sampler[Any]):
         self.sampler.load_state_dict(state_dict)
 
     def __iter__(self) -> Iterator[Any]:
+        self.sampler.begin()
         if isinstance(self.sampler, BatchSampler):
             for batch in self.sampler.batches():
                 yield batch[self.rank :: self.num_replicas].tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -85,6 +86,10 @@ class EpochSampler(SeededSampler[int]):
                 f"schedule {str(self.schedule)!r} alone",
                 "pass epochs=, the length of training",
             )
+        if rule == "none" and (self.schedule.kind != "none" or exponent != 1 or custom):
+            logging.getLogger("rebalance").warning(
+                "EpochSampler: schedule, exponent and custom change nothing without a rule, such as rule='inverse'"
+            )
         self.members = Members.of(ids, len(self.classes))
         self._rule_shares = self._shares_by_rule(rule, exponent, cb_beta, custom)
 
@@ -122,6 +127,7 @@ class EpochSampler(SeededSampler[int]):
         return self.draws(self.epoch).chunks(self._consumed)
 
     def __iter__(self) -> Iterator[int]:
+        self.begin()
         for chunk in self.chunks():
             yield from chunk.tolist()
 

@@ -86,10 +86,10 @@ def _search(source: Any) -> Any:
         return _column(source)
     for name in _ATTRIBUTES:
         if getattr(source, name, None) is not None:
-            return _search(getattr(source, name))
+            return _one_each(_search(getattr(source, name)), source, name)
     for name in _PAIRS:
         if getattr(source, name, None) is not None:
-            return [row[1] for row in getattr(source, name)]
+            return _one_each([row[1] for row in getattr(source, name)], source, name)
     if callable(source):
         return _search(source())
     if isinstance(source, Sequence) and not isinstance(source, (str, bytes)):
@@ -99,6 +99,17 @@ def _search(source: Any) -> Any:
         f"{type(source).__name__} without any of them",
         "pass the label of every row as a list, array or tensor",
     )
+
+
+def _one_each(labels: Any, source: Any, name: str) -> Any:
+    """`labels`, which must be as many as `source` has rows."""
+    if hasattr(source, "__len__") and hasattr(labels, "__len__") and len(labels) != len(source):
+        raise InputError(
+            f"a label for each of {len(source)} rows",
+            f"{len(labels)} in .{name} of {type(source).__name__}",
+            "pass the label of every row as a list, array or tensor",
+        )
+    return labels
 
 
 def _joined(datasets: Sequence[Any]) -> Array:

@@ -73,6 +73,76 @@ def test_embedded_data_are_not_a_folder_of_their_name(here: Path, monkeypatch: p
     assert evaluate(EvaluateConfig(run=Path("train/digits-balanced_mixup"), device="cpu"))["n_images"] == 697
 
 
+def test_images_that_changed_are_not_measured_as_if_they_were_held_out(photos: Path, here: Path) -> None:
+    data = here / "flat"
+    shutil.copytree(photos / "train", data)
+    config = TrainConfig(
+        data=DataConfig(data=str(data), test_fraction=0.2),
+        model=ModelConfig(model="small_cnn"),
+        optimization=OptimizationConfig(updates=2, batch_size=16),
+        place=PlaceConfig(device="cpu", report_to="none"),
+    )
+    run = train(config).folder
+    assert evaluate(EvaluateConfig(run=run, device="cpu"))["n_images"] > 0
+    shutil.copy(next((photos / "test" / "tail").iterdir()), data / "tail" / "a.jpg")
+    with pytest.raises(InputError, match=r"the images that .* was trained on; got others in .*: some were added"):
+        evaluate(EvaluateConfig(run=run, device="cpu"))
+    with pytest.raises(InputError, match=r"the images that .* was trained on"):
+        retrain(RetrainConfig(run=run, place=config.place))
+    assert evaluate(EvaluateConfig(run=run, data=str(photos / "test"), device="cpu"))["n_images"] == 40
+
+
+def test_data_of_the_same_name_elsewhere_are_not_taken(
+    photos: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(photos, here / "photos")
+    words = "train photos --updates 2 --batch-size 16 --model small_cnn --report-to none --device cpu"
+    assert main(words.split()) == 0
+    for split in ("train", "test"):
+        shutil.copytree(photos / split / "tail", here / "other" / "photos" / split / "tail")
+    monkeypatch.chdir(here / "other")
+    run = here / "runs" / "train" / "photos-balanced_mixup"
+    assert evaluate(EvaluateConfig(run=run, device="cpu"))["n_images"] == 40
+
+
+def test_a_list_is_read_as_the_run_was_told_or_as_it_is_told_now(
+    photos: Path, here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def write(name: str, header: str, split: str) -> str:
+        rows = [f"{file.resolve()},{file.parent.name}" for file in sorted((photos / split).rglob("*.jpg"))]
+        (here / name).write_text("\n".join([header, *rows, f"{here}/gone.jpg,tail"][: None if split == "test" else -1]))
+        return name
+
+    (here / "gone.jpg").write_bytes(b"no image")
+    train_list, same = write("train.csv", "file,kind", "train"), write("same.csv", "file,kind", "test")
+    run = train(
+        TrainConfig(
+            data=DataConfig(
+                data=train_list, root=here.parent, path_column="file", label_column="kind", test_fraction=0.2
+            ),
+            model=ModelConfig(model="small_cnn"),
+            optimization=OptimizationConfig(updates=2, batch_size=16),
+            place=PlaceConfig(device="cpu", report_to="none"),
+        )
+    ).folder
+    assert (
+        evaluate(EvaluateConfig(run=run, data=same, root=here.parent, skip_corrupt=True, device="cpu"))["n_images"]
+        == 40
+    )
+    assert "1 of 41 images cannot be read" in caplog.text
+    other = write("other.csv", "path,label", "test")
+    again = EvaluateConfig(
+        run=str(run),  # type: ignore[arg-type]  # text will do
+        data=other,
+        root=here.parent,
+        path_column="path",
+        label_column="label",
+        skip_corrupt=True,
+        device="cpu",
+    )
+    assert evaluate(again)["n_images"] == 40
+
+
 def test_other_split(run: Path) -> None:
     assert evaluate(EvaluateConfig(run=run, split="train", device="cpu"))["n_images"] == 66
 

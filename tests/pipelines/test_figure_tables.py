@@ -44,3 +44,12 @@ def test_many_classes_are_cut_to_the_worst(capsys: pytest.CaptureFixture[str], m
     assert "the worst 20 of 30" in printed
     assert "class 19" in printed
     assert "class 20" not in printed
+
+
+def test_classes_without_an_image_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    headline = {
+        "groups": {"many": 0.5, "medium": None, "few": None},
+        **dict.fromkeys(("balanced_accuracy", "accuracy", "macro_f1", "g_mean", "worst_class", "ece"), 0.5),
+    }
+    print_figures("test split", {**METRICS, **headline}, CLASSES)
+    assert "accuracies are over 3 of 4 classes: no image here of cat" in caplog.text

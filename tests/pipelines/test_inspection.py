@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from cli import main
 from pipelines import DataConfig, InspectConfig, inspect
+from rebalance.errors import InputError
 
 
 def test_counts_and_figures(photos: Path, here: Path) -> None:
@@ -51,3 +53,45 @@ def test_warns_of_what_will_hurt(photos: Path, here: Path) -> None:
 def test_result_is_json(photos: Path, here: Path) -> None:
     found = inspect(InspectConfig(data=DataConfig(data=str(photos)), check_files=False))
     assert json.loads(json.dumps(found.to_dict()))["counts"] == [7, 3, 16, 40]
+
+
+@pytest.mark.parametrize("picture", ["a.jpg", "folder.png"])
+def test_a_picture_that_is_no_png_file_is_refused_before_anything_is_read(
+    photos: Path, here: Path, picture: str
+) -> None:
+    (here / "folder.png").mkdir()
+    with pytest.raises(InputError, match=f"--picture FILE.png; got {picture}; name a PNG file"):
+        inspect(InspectConfig(data=DataConfig(data=str(here / "missing")), picture=here.relative_to(here) / picture))
+
+
+def test_repeats_are_warned_of_where_a_test_split_will_be_held_out(photos: Path, here: Path) -> None:
+    data = here / "flat"
+    shutil.copytree(photos / "train", data)
+    assert not any(
+        "more than once" in text for text in inspect(InspectConfig(data=DataConfig(data=str(data)))).warnings
+    )
+    shutil.copy(data / "tail" / "0.jpg", data / "tail" / "copy of 0.jpg")
+    found = inspect(InspectConfig(data=DataConfig(data=str(data))))
+    assert any(
+        "1 images are in the data more than once, so some will be both trained" in text for text in found.warnings
+    )
+    assert [len(group) for group in found.repeated] == [2]
+
+
+def test_class_names_are_shown_as_they_are(here: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i, name in enumerate(("cat [old]", "[red]", "a$b$c", "$\\frac{$", "x" * 110)):
+        shutil.copytree(photos / "train" / "tail", here / "data" / name)
+        (here / "data" / name / "0.jpg").write_bytes((photos / "train" / "tail" / f"{i % 3}.jpg").read_bytes())
+    assert main(["inspect", "data"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("cat [old]", "[red]", "a$b$c", "$\\frac{$"))
+    with Image.open(here / "runs" / "inspect" / "data.png") as picture:
+        assert picture.size[1] < picture.size[0]
+
+
+def test_a_picture_that_cannot_be_written_is_one_clear_error(
+    photos: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "file").touch()
+    assert main(["inspect", str(photos), "--picture", "file/x.png"]) == 1
+    assert "error: expected files that can be read and written\n  got " in capsys.readouterr().err

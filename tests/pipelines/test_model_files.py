@@ -114,6 +114,34 @@ def test_files_of_any_size_and_pixels_are_classified_alike(run: Path, tmp_path: 
     assert names == [DESCRIPTION.classes[i] for i in probabilities[1::2].argmax(axis=1)]
 
 
+def test_one_image_or_several_in_any_form_are_classified_alike(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    Image.fromarray(PIXELS[0]).save(path)
+    model = load_model(run)
+    every = model.predict_proba(list(PIXELS))
+    for one in (PIXELS[0], path, str(path), Image.fromarray(PIXELS[0])):
+        np.testing.assert_allclose(model.predict_proba(one), every[:1], rtol=1e-6)
+        assert model.predict(one) == [DESCRIPTION.classes[every[0].argmax()]]
+    np.testing.assert_array_equal(model.predict_proba(PIXELS), every)
+    np.testing.assert_allclose(model.predict_proba(PIXELS, batch_size=3), every, rtol=1e-6)
+    assert model.predict_proba([]).shape == (0, 3)
+    assert model.predict([]) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "got"),
+    [
+        (PIXELS[0] / 255.0, r"float64 \(8, 8, 3\)"),
+        (PIXELS[0][..., 0], r"uint8 \(8, 8\)"),
+        (np.zeros((8, 8, 4), np.uint8), r"uint8 \(8, 8, 4\)"),
+        (torch.zeros(3, 8, 8), "Tensor"),
+    ],
+)
+def test_what_are_no_pixels_is_refused(run: Path, image: Any, got: str) -> None:
+    with pytest.raises(InputError, match=rf"Pillow's images or uint8 pixels \(H, W, 3\); got {got}; scale pixels"):
+        load_model(run).predict([image])
+
+
 def test_an_unreadable_image_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"missing.png"):
         load_model(run).predict([tmp_path / "missing.png"])

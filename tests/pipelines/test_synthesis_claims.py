@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,41 @@ def test_a_name_too_long_for_a_folder_is_refused_first(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="class names of at most 251 bytes, for folders; got 猫"):
         synthesize(config(data, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def quick_training(photos: Path, synthetic: Path, **data: Any) -> TrainConfig:
+    return TrainConfig(
+        data=DataConfig(data=str(photos), **data),
+        objective=ObjectiveConfig(method="ce"),
+        optimization=OptimizationConfig(updates=2, batch_size=16),
+        synthetic=synthetic,
+        place=PlaceConfig(device="cpu", report_to="none", output=synthetic.parent / "runs"),
+    )
+
+
+def test_what_was_taken_out_of_the_images_by_hand_does_not_train(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "made"
+    result = synthesize(config(photos, out))
+    assert result is not None
+    files = sorted((out / "images").rglob("*.png"))
+    assert len(files) == result.summary["kept"] > 1
+    files[0].unlink()
+    with caplog.at_level("INFO", logger="rebalance"):
+        metrics = train(quick_training(photos, out)).metrics
+    assert sum(metrics["synthetic_counts"]) == len(files) - 1
+    assert "1 synthetic images were removed from" in caplog.text
+    assert "synthesized from other splits" not in caplog.text
+    (out / "manifest.jsonl").write_text("")
+    train(replace(quick_training(photos, out), seed=1, place=PlaceConfig(device="cpu", output=tmp_path / "empty")))
+    assert f"{out} has no synthetic images to train on" in caplog.text
+
+
+def test_a_synthesis_of_images_that_are_held_out_now_is_warned_of(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "made"
+    synthesize(config(photos / "train", out))
+    train(quick_training(photos / "train", out, test_fraction=0.2))
+    assert "was synthesized from other splits than these" in caplog.text

@@ -283,6 +283,14 @@ def test_corrupt_images_are_refused_or_recorded(photos: Path, here: Path) -> Non
     assert sum(result.metrics["train_counts"]) == 65
 
 
+def test_the_callers_random_numbers_are_left_alone(here: Path) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    train(config(optimization={"updates": 2}))
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_same_seed_same_result_other_seed_other_result(here: Path) -> None:
     first = train(config(place={"experiment": "a"}))
     same = train(config(place={"experiment": "b"}))

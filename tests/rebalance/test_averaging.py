@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -67,3 +69,26 @@ def test_any_floating_point_type(dtype: torch.dtype) -> None:
     assert average.average[0].weight.dtype == dtype
     expected = (network()[0].weight.to(dtype) + 1) / 2
     torch.testing.assert_close(average.average[0].weight, expected.detach(), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda m: torch.compile(m, backend="eager"), nn.DataParallel], ids=["compiled", "parallel"]
+)
+def test_a_wrapped_module_is_followed_by_its_own_names(wrap: Any) -> None:
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    average = MovingAverage(module, 0.5)
+    plain = MovingAverage(module, 0.5)
+    with torch.no_grad():
+        module[0].weight.add_(1.0)
+    average.update(wrap(module), 100)
+    plain.update(module, 100)
+    for name, value in plain.average.state_dict().items():
+        torch.testing.assert_close(average.average.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_using_the_average_does_not_move_it() -> None:
+    average = MovingAverage(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).train(), 0.5)
+    before = {name: value.clone() for name, value in average.average.state_dict().items()}
+    average.average(torch.randn(8, 3) + 5)
+    for name, value in average.average.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)

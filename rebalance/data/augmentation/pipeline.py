@@ -102,6 +102,8 @@ def normalize(
         dtype: Of the result.
         channels_last: Lay each image out channels last; of five dimensions, the first two flattened are so.
     """
+    if images.dtype != torch.uint8:
+        raise InputError("uint8 images", f"{images.dtype} images", "pass pixels of 0 to 255 as uint8")
     flat = images.flatten(0, -4)
     scale = (255.0 * std.float()).reciprocal().view(3, 1, 1)
     shift = (mean.float() / std.float()).view(3, 1, 1)

@@ -221,3 +221,12 @@ def test_nothing_waits_for_the_device_or_mixes_devices(name, monkeypatch):
 def test_importing_the_package_does_not_import_torchvision():
     code = "import sys, rebalance.data.augmentation; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_normalize_takes_bytes_only_and_leaves_them_alone():
+    images = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
+    before = images.clone()
+    normalize(images, torch.zeros(3), torch.ones(3))
+    assert torch.equal(images, before)
+    with pytest.raises(InputError, match="uint8 images; got "):
+        normalize(images.float(), torch.zeros(3), torch.ones(3))

@@ -148,3 +148,31 @@ def test_no_path_and_no_folder_are_told_apart(tmp_path: Path) -> None:
         read_folder(tmp_path / "missing")
     with pytest.raises(InputError, match="got a file"):
         read_folder(fill(tmp_path, "a.jpg") / "a.jpg")
+
+
+def test_what_is_not_read_is_told(tmp_path: Path) -> None:
+    fill(tmp_path, "cat/1.png", "cat/2.HEIC", "cat/3.heic", "cat/4", "dog/deep/5.png", "6.png", "__MACOSX/cat/1.png")
+    splits = read_folder(tmp_path)
+    assert splits.classes == ("cat", "dog")
+    assert len(splits.train) == 2
+    (note,) = splits.notes
+    kinds = {"2 .heic", "1 file(s) without an ending", "1 image(s) beside the class folders"}
+    assert set(note.removeprefix("not read: ").split(", ")) == kinds
+
+
+def test_a_linked_folder_inside_a_class_is_told(tmp_path: Path) -> None:
+    fill(tmp_path, "data/cat/1.png", "data/dog/1.png", "other/2.png")
+    (tmp_path / "data" / "cat" / "linked").symlink_to(tmp_path / "other")
+    splits = read_folder(tmp_path / "data")
+    assert len(splits.train) == 2
+    assert splits.notes == ("not read: 1 linked folder(s)",)
+
+
+@pytest.mark.parametrize("path", [b"caf\xe9/1.png", b"cafe/\xe9.png"])
+def test_names_that_are_not_utf8_are_refused(tmp_path: Path, path: bytes) -> None:
+    file = os.path.join(os.fsencode(tmp_path), path)
+    os.makedirs(os.path.dirname(file))
+    with open(file, "wb"):
+        pass
+    with pytest.raises(InputError, match=r"files and folders in UTF-8; got b'.*xe9.*; rename"):
+        read_folder(tmp_path)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+
+from rebalance import losses
 
 COUNTS = [500, 120, 30, 8, 1]
 C = len(COUNTS)
@@ -123,3 +126,24 @@ def test_a_huge_class_survives_half_precision(batch: Batch, gradient: Gradient, 
     exact, _ = gradient(logit_loss.make(counts), scores.double(), targets)
     torch.testing.assert_close(loss.double(), exact, rtol=2e-5, atol=1e-5)
     assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("sigmoid_cross_entropy_loss", {}, math.log1p(math.exp(-1)) + math.log1p(math.exp(2))),
+        ("focal_sigmoid_loss", {"gamma": 0.0}, math.log1p(math.exp(-1)) + math.log1p(math.exp(2))),
+        ("label_aware_smoothing_loss", {"smoothing": torch.zeros(3)}, math.log1p(math.exp(1))),
+        ("cross_entropy_loss", {}, math.log1p(math.exp(1))),
+    ],
+)
+def test_a_class_that_is_masked_by_a_logit_of_minus_infinity_costs_nothing(
+    name: str, options: dict[str, Any], expected: float
+) -> None:
+    logits = torch.tensor([[1.0, 2.0, -math.inf]], requires_grad=True)
+    loss = getattr(losses, name)(logits, torch.tensor([0]), **options)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    assert logits.grad is not None
+    assert bool(logits.grad.isfinite().all())
+    assert float(logits.grad[0, 2]) == 0

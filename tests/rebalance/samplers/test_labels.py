@@ -23,7 +23,7 @@ class Closed(Dataset[Any]):
         raise AssertionError(f"image {index} was opened")
 
     def __len__(self) -> int:
-        return 4
+        return next((len(value) for value in self.__dict__.values() if value is not None), 0)
 
 
 PAIRS = [("a.png", 1), ("b.png", 0), ("c.png", 1), ("d.png", 2)]
@@ -159,3 +159,14 @@ def test_class_names_order_the_classes() -> None:
     ids, names = encode(np.array(["owl", "cat"]), None)
     assert (ids.tolist(), names) == ([1, 0], ("cat", "owl"))
     assert encode(np.array([2, 0]), None)[1] == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("name", ["labels", "targets", "samples"])
+def test_an_attribute_that_is_not_a_label_for_each_row_is_refused(name: str) -> None:
+    class Named(Closed):
+        def __len__(self) -> int:
+            return 1000
+
+    values = [("a.png", 0), ("b.png", 1)] if name == "samples" else ["cat", "owl"]
+    with pytest.raises(InputError, match=rf"a label for each of 1000 rows; got 2 in \.{name} of Named; pass the label"):
+        EpochSampler(Named(**{name: values}), rule="inverse")
