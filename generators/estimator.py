@@ -45,7 +45,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         label_exponent: Classes are drawn in proportion to n_c to this power in training: 1 as they are, 0 alike;
             below 1 the rarest images are soon learnt by heart.
         label_drop: Share of labels replaced by the null class, for guidance.
-        flip: Whether a mirrored image is still one of its class.
+        flip: Whether a mirrored image is still one of its class; photographs usually are.
         guidance: Strength of classifier-free guidance; 1 is none, above 3 diversity suffers.
         steps: Sampling steps.
         sampling_batch: Most images sampled at a time.
@@ -95,7 +95,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         ema: float = 0.999,
         label_exponent: float = 1.0,
         label_drop: float = 0.1,
-        flip: bool = True,
+        flip: bool = False,
         guidance: float = 2.0,
         steps: int = 20,
         sampling_batch: int = 128,

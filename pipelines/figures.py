@@ -87,7 +87,7 @@ def class_distribution(classes: Sequence[str], real: npt.ArrayLike, synthetic: n
     axes.bar(range(len(n)), n[order], color=REAL, width=0.8, label="real")
     if m.any():
         axes.bar(range(len(n)), m[order], bottom=n[order], color=SYNTHETIC, width=0.8, label="synthetic")
-        axes.legend()
+        _legend_above(axes)
     axes.set_ylabel("training images")
     if n.max() > 200 * max(n.min(), 1):
         axes.set_yscale("log")

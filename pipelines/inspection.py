@@ -119,10 +119,12 @@ def _warnings(splits: Splits, unreadable: dict[str, str], repeated: Sequence[tup
             warnings.append(f"{rows.size} classes with {word}: {names}")
     if unreadable:
         warnings.append(f"{len(unreadable)} images cannot be read; training will refuse them without --skip-corrupt")
-    if repeated:
-        places = "two splits or two classes" if splits.test is not None else "the data more than once"
-        held = "" if splits.test is not None else ", so some will be both trained and tested on: remove them"
-        warnings.append(f"{len(repeated)} images are in {places}{held or ': figures on them mean little'}")
+    across = sum(len({place.rsplit(": ", 1)[0] for place in group}) > 1 for group in repeated)
+    if across:
+        warnings.append(f"{across} images are in two splits or two classes: figures on them mean little")
+    if len(repeated) > across:
+        within = len(repeated) - across
+        warnings.append(f"{within} images are more than once in their class: some will be both trained and tested on")
     if splits.test is None:
         warnings.append("no test split: `rebalance run` holds out a fifth of each class")
     return warnings
