@@ -86,11 +86,7 @@ def _not_removed(folder: Path, kept: list[Row]) -> list[Row]:
     """The kept images that are still in images/, where there is one: what was taken out of it by hand is left out."""
     if not (folder / "images").is_dir():
         return kept
-    left = []
-    for row in kept:
-        path = Path("images", *Path(row["path"]).parts[1:])
-        if (folder / path).exists():
-            left.append({**row, "path": str(path)})
+    left = [row for row in kept if (folder / "images" / Path(*Path(row["path"]).parts[1:])).exists()]
     if len(left) < len(kept):
         log.info("%d synthetic images were removed from %s and are left out", len(kept) - len(left), folder / "images")
     return left
