@@ -53,7 +53,10 @@ def _evaluate(config: EvaluateConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def _table(config: EvaluateConfig, model: TrainedClassifier) -> tuple[DataConfig, ImageTable]:
-    own = from_dict(DataConfig, read_first_stage(config.run)["data"])
+    if config.data is not None and not (config.run / "config.yaml").exists():  # a model/ alone
+        own = DataConfig(data=config.data)
+    else:
+        own = from_dict(DataConfig, read_first_stage(config.run)["data"])
     reading: dict[str, Any] = {
         "workers": config.workers,
         "path_column": config.path_column or own.path_column,

@@ -49,7 +49,8 @@ def test_needs_nothing_but_run_and_data(photos: Path, run: Path, here: Path) -> 
     own = evaluate(EvaluateConfig(run=moved, device="cpu"))
     given = evaluate(EvaluateConfig(run=moved, data=str(photos), device="cpu"))
     flat = evaluate(EvaluateConfig(run=moved, data=str(photos / "test"), device="cpu"))
-    assert own["confusion"] == given["confusion"] == flat["confusion"]
+    alone = evaluate(EvaluateConfig(run=moved / "model", data=str(photos / "test"), device="cpu"))
+    assert own["confusion"] == given["confusion"] == flat["confusion"] == alone["confusion"]
 
 
 def test_relative_data_are_found_from_elsewhere(photos: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
