@@ -123,6 +123,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/sweep"))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.synthesis is not None and arguments.label_exponent is not None:
+        parser.error("--label-exponent is of a synthesis that is made here: leave out one of it and --synthesis")
     data = DataConfig(data=arguments.data, imbalance_factor=arguments.imbalance_factor)
     images = arguments.synthesis or arguments.output / "synthesis"
     if arguments.synthesis is None:

@@ -125,6 +125,9 @@ class ObjectiveConfig:
     teacher_power: float = 0.5
     """Exponent of the teacher's probabilities; below 1 they are flatter."""
 
+    def __post_init__(self) -> None:
+        paths_from_text(self)
+
     @property
     def recipe(self) -> str:
         """The method's name, the default resolved."""
@@ -133,9 +136,6 @@ class ObjectiveConfig:
         if self.loss:
             return "composed"
         return "balanced_softmax" if self.rsg else "balanced_mixup"  # rare features are of one class each
-
-    def __post_init__(self) -> None:
-        paths_from_text(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,11 @@ from pipelines.config_files import from_dict
 from pipelines.config_groups import DataConfig
 from pipelines.console import say
 from pipelines.figure_tables import print_figures
-from pipelines.loading import DecodedTable, load_splits, open_table, read_source
+from pipelines.loading import DecodedTable, open_table, read_source
 from pipelines.model_files import TrainedClassifier, load_model
 from pipelines.runs import read_first_stage
 from pipelines.session import start_session
-from pipelines.trained_runs import as_seen_from_here, check_images, training_of
+from pipelines.trained_runs import own_splits
 from rebalance.counts import Group, IntArray
 from rebalance.data.augmentation import normalize
 from rebalance.data.folders import read_classes
@@ -63,11 +63,8 @@ def _table(config: EvaluateConfig, model: TrainedClassifier) -> tuple[DataConfig
         "label_column": config.label_column or own.label_column,
     }
     if config.data is None:
-        data = replace(
-            as_seen_from_here(own, config.run), skip_corrupt=config.skip_corrupt or own.skip_corrupt, **reading
-        )
-        splits = load_splits(data)
-        check_images(training_of(config.run), splits, data)
+        own = replace(own, skip_corrupt=config.skip_corrupt or own.skip_corrupt, **reading)
+        data, splits = own_splits(own, config.run)
         tables = splits.tables()
         if config.split not in tables:
             raise InputError(f"a {config.split} split", f"{data.data}, which has none", "give a folder of test images")

@@ -23,6 +23,7 @@ from rebalance.errors import InputError
 from rebalance.files import write_bytes
 
 _SHOWN = 20
+_Place = tuple[str, str, str]  # split, class, image
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,15 @@ def inspect(config: InspectConfig) -> Inspection:
         notes=splits.notes,
         warnings=tuple(_warnings(splits, unreadable, repeated)),
         unreadable=unreadable,
-        repeated=tuple(repeated),
+        repeated=tuple(tuple(f"{split}/{name}: {image}" for split, name, image in group) for group in repeated),
         picture=picture,
     )
 
 
-def _check_files(splits: Splits, config: InspectConfig) -> tuple[dict[str, str], list[tuple[str, ...]]]:
+def _check_files(splits: Splits, config: InspectConfig) -> tuple[dict[str, str], list[list[_Place]]]:
     tables = splits.tables()
     unreadable: dict[str, str] = {}
-    places: dict[bytes, list[tuple[str, str, str]]] = defaultdict(list)
+    places: dict[bytes, list[_Place]] = defaultdict(list)
     with progress_bar(sum(map(len, tables.values())), "reading images", "images") as bar:
         for split, table in tables.items():
             failures = unreadable_images(table, ReadOptions(config.data.workers, progress=bar.update))
@@ -101,15 +102,16 @@ def _check_files(splits: Splits, config: InspectConfig) -> tuple[dict[str, str],
                 if row not in failures:
                     place = (split, table.classes[table.targets[row]], table.name(row))
                     places[content_hash(image)].append(place)
-    repeated = [
-        tuple(f"{split}/{name}: {image}" for split, name, image in group)
-        for group in places.values()
-        if len({(split, name) for split, name, _ in group}) > 1 or (splits.test is None and len(group) > 1)
-    ]
+    repeated = [group for group in places.values() if _apart(group) or (splits.test is None and len(group) > 1)]
     return unreadable, repeated
 
 
-def _warnings(splits: Splits, unreadable: dict[str, str], repeated: Sequence[tuple[str, ...]]) -> list[str]:
+def _apart(group: Sequence[_Place]) -> bool:
+    """Whether an image is in two splits or two classes."""
+    return len({(split, name) for split, name, _ in group}) > 1
+
+
+def _warnings(splits: Splits, unreadable: dict[str, str], repeated: Sequence[Sequence[_Place]]) -> list[str]:
     counts = splits.train.counts
     warnings = []
     for n, word in ((0, "no training image"), (1, "one training image")):
@@ -119,7 +121,7 @@ def _warnings(splits: Splits, unreadable: dict[str, str], repeated: Sequence[tup
             warnings.append(f"{rows.size} classes with {word}: {names}")
     if unreadable:
         warnings.append(f"{len(unreadable)} images cannot be read; training will refuse them without --skip-corrupt")
-    across = sum(len({place.rsplit(": ", 1)[0] for place in group}) > 1 for group in repeated)
+    across = sum(map(_apart, repeated))
     if across:
         warnings.append(f"{across} images are in two splits or two classes: figures on them mean little")
     if len(repeated) > across:

@@ -14,6 +14,7 @@ import numpy as np
 from pipelines.comparison import ARM_TITLES, Comparison, compare
 from pipelines.config_files import from_dict
 from pipelines.config_groups import ObjectiveConfig
+from pipelines.report_notes import report_notes
 from pipelines.runs import read_first_stage, read_run_config
 from pipelines.synthesis_report import SynthesisData, read_synthesis
 from pipelines.trained_runs import training_of
@@ -232,7 +233,7 @@ def _collect(
         selected=whole.get("selected"),
         config=config,
         environment=read_json(folder / "environment.json"),
-        notes=_notes(metrics, split, first, others, unpaired, pipeline=pipeline),
+        notes=report_notes(runs, split, others, unpaired, pipeline=pipeline),
     )
 
 
@@ -261,39 +262,3 @@ def _finished(folder: Path) -> dict[str, Any]:
 def _history(path: Path) -> list[dict[str, float]]:
     with path.open(encoding="utf-8", newline="") as file:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-
-
-def _notes(
-    metrics: Mapping[str, Sequence[Mapping[str, Any]]],
-    split: str,
-    first: Mapping[str, Any],
-    others: Sequence[str],
-    unpaired: Sequence[str],
-    *,
-    pipeline: bool,
-) -> tuple[str, ...]:
-    seeds = {len(runs) for runs in metrics.values()}
-    support = next(iter(metrics.values()))[0]["support"]
-    once = ", read once at the end" if pipeline else ""
-    notes = [f"Figures are of the {split} split, {sum(support)} images{once}."]
-    if split == "val":
-        notes = ["Figures are of the validation split: there is no test split."]
-    if others:
-        notes.append(
-            f"Not compared with {next(iter(metrics))}, which has other images in its splits: {', '.join(others)}."
-        )
-    if unpaired:
-        notes.append(f"Not compared with {next(iter(metrics))}, for no seed in common: {', '.join(unpaired)}.")
-    if max(seeds) == 1:
-        again = "Repeat with --seeds 3 or more" if pipeline else "Train again with --seed 1 and --seed 2"
-        notes.append(f"One seed: differences cannot be told from chance. {again}.")
-    if untested := support.count(0):
-        notes.append(f"{untested} of {len(support)} classes have no image to judge by: accuracies leave them out.")
-    if min(n for n in support) < 10:
-        notes.append(
-            "Some classes have fewer than 10 images to judge by: one image moves their accuracy by 10 points or more, "
-            "which intervals over seeds do not show."
-        )
-    if first["selected"]["by"].startswith("balanced accuracy"):
-        notes.append("The epoch was selected by balanced accuracy on the validation split.")
-    return tuple(notes)

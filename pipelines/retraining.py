@@ -32,7 +32,7 @@ from pipelines.results import claim_data, save_results
 from pipelines.runs import FIRST_STAGE, RunFolder, read_run_config
 from pipelines.second_stages import SECOND_STAGES, FirstStage, SecondStage
 from pipelines.session import Session, start_session
-from pipelines.trained_runs import as_seen_from_here, check_images, prior_behind, prior_of, training_of
+from pipelines.trained_runs import own_splits, prior_behind, prior_of, training_of
 from pipelines.training import TrainResult, announce, print_results
 from pipelines.training_run import TrainingRun
 from rebalance.classifier import Classifier
@@ -75,12 +75,12 @@ def retrain(config: RetrainConfig) -> TrainResult:
             log.info("%s is finished already", folder)
             return TrainResult(folder, read_json(folder / "metrics.json"))
     training = _training_config(config, source, options)
-    opened = open_data(as_seen_from_here(training.data, source.folder), session.device)
+    data, splits = own_splits(training.data, source.folder)
+    opened = open_data(data, session.device, splits)
     if opened.classes != source.model.classes:
         raise InputError(
             f"the classes of {source.folder}", f"others in {training.data.data}", "restore the data it was trained on"
         )
-    check_images(source.folder, opened.splits, training.data)
     first = _first_stage(source, opened, session)
     seed_everything(training.seed)
     second = _second_stage(config.method, first, options)

@@ -42,15 +42,17 @@ def open_synthetic(
     return open_table(table, size, data, device, "synthetic images")
 
 
-def warn_of_other_splits(folder: Path | None, fingerprint: str) -> None:
-    """Say so where a synthesis saw other images than training does: its generator may have seen those held out here."""
-    file = None if folder is None else folder / "classes.json"
-    if file is not None and file.exists() and read_json(file).get("fingerprint", fingerprint) != fingerprint:
-        log.warning(
-            "%s was synthesized from other splits than these: if they hold out images that its generator saw, figures "
-            "on those are too good. Synthesize with the same data options, such as --test-fraction",
-            folder,
-        )
+def of_other_splits(folder: Path, fingerprint: str) -> bool:
+    """Whether a synthesis saw other images than training does, perhaps some that are held out here; then it is said."""
+    file = folder / "classes.json"
+    if not file.exists() or read_json(file).get("fingerprint", fingerprint) == fingerprint:
+        return False
+    log.warning(
+        "%s was synthesized from other splits than these: if they hold out images that its generator saw, figures on "
+        "those are too good. Synthesize with the same data options, such as --test-fraction",
+        folder,
+    )
+    return True
 
 
 def _table(folder: Path, which: str, real: ImageTable, seed: int, size: int, cache_gb: float) -> ImageTable:

@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.config import TrainConfig
 from pipelines.config_files import from_dict, parse_pairs
 from pipelines.config_groups import DataConfig
-from pipelines.loading import fingerprint
+from pipelines.loading import fingerprint, load_splits
 from pipelines.loss_terms import parse_loss
 from pipelines.runs import read_run_config
 from rebalance.data.table import Splits
@@ -55,8 +55,30 @@ def prior_behind(stage: str, first: str) -> str:
     return first if stage == "tau_norm" else ""  # the others make a new head from the features
 
 
-def as_seen_from_here(data: DataConfig, run: Path) -> DataConfig:
-    """A run's data; relative paths are of the directory that it was started in, where they are gone of this one."""
+def own_splits(data: DataConfig, run: Path) -> tuple[DataConfig, Splits]:
+    """A run's data as they are seen from here, and their splits, which must be those that it was trained on.
+
+    Args:
+        data: Of the run's config.
+        run: Its folder.
+
+    Raises:
+        InputError: No such data, or images that were added, removed or changed: of those that are held out now some may
+            have been trained on.
+    """
+    data = _as_seen_from_here(data, run)
+    splits, file = load_splits(data), training_of(run) / "classes.json"
+    if file.exists() and read_json(file).get("fingerprint", "") not in ("", fingerprint(splits)):
+        raise InputError(
+            f"the images that {run} was trained on",
+            f"others in {data.data}: some were added, removed or changed",
+            "restore them; to measure on other images name their folder: rebalance evaluate RUN DATA",
+        )
+    return data, splits
+
+
+def _as_seen_from_here(data: DataConfig, run: Path) -> DataConfig:
+    """Relative paths are of the directory that the run was started in, where they are gone of this one."""
     if data.data == "digits":  # embedded, whatever lies there under this name
         return data
     there = Path(read_json(run / "environment.json").get("directory", "."))
@@ -66,21 +88,6 @@ def as_seen_from_here(data: DataConfig, run: Path) -> DataConfig:
         if path is not None and (there / path).exists():
             changes[name] = type(path)(there / path)
     return replace(data, **changes)
-
-
-def check_images(run: Path, splits: Splits, data: DataConfig) -> None:
-    """Refuse images other than those that a run was trained on: what is held out of them anew may have been trained on.
-
-    Raises:
-        InputError: Images were added, removed or changed.
-    """
-    file = run / "classes.json"
-    if file.exists() and read_json(file).get("fingerprint", "") not in ("", fingerprint(splits)):
-        raise InputError(
-            f"the images that {run} was trained on",
-            f"others in {data.data}: some were added, removed or changed",
-            "restore them; to measure on other images name their folder: rebalance evaluate RUN DATA",
-        )
 
 
 def prior_in(config: TrainConfig) -> str:

@@ -18,7 +18,7 @@ from pipelines.preparation import Prepared, prepare_training
 from pipelines.results import claim_data
 from pipelines.runs import RunFolder, slug
 from pipelines.session import Session, start_session
-from pipelines.synthetic_images import warn_of_other_splits
+from pipelines.synthetic_images import of_other_splits
 from pipelines.training_run import TrainingRun
 from rebalance.counts import shot_groups
 from rebalance.devices import kept_random_state
@@ -66,13 +66,14 @@ def train_in(folder: Path, config: TrainConfig, opened: OpenData | None = None) 
 def _train(folder: Path, config: TrainConfig, opened: OpenData | None, session: Session) -> TrainResult:
     check_teacher(config.objective, folder)
     opened = opened if opened is not None else open_data(config.data, session.device)
-    warn_of_other_splits(config.synthetic, opened.fingerprint)
     prepared = prepare_training(config, opened, session.device)
     resolved = with_precision(config, session.device, opened.size)
     with RunFolder(folder, "train", config, resume=config.place.resume) as run:
         facts = teacher_facts(config.objective)
         claimed = {name: fact["weights"] for name, fact in facts.items()}
         claim_data(run, opened, prepared.counts[1], precision=resolved.optimization.amp, **claimed)
+        if config.synthetic is not None and of_other_splits(config.synthetic, opened.fingerprint):
+            facts["synthesis_of_other_splits"] = True
         announce(resolved, opened, prepared)
         metrics = TrainingRun(resolved, opened, prepared, session, run, facts).run()
     return TrainResult(folder, metrics)

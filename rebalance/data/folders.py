@@ -39,6 +39,7 @@ def read_folder(root: Path) -> Splits:
         raise InputError("a folder of images", f"a file: {root}", "give the folder that holds the class folders")
     folders: dict[str, Path] = {}
     others: list[str] = []
+    unread: Counter[str] = Counter()
     for folder in sorted(_subfolders(root)):
         split = _SPLITS.get(folder.name.lower())
         if split is None:
@@ -52,17 +53,14 @@ def read_folder(root: Path) -> Splits:
             raise InputError(
                 "a train folder with one sub-folder per class", f"none in {root}", "sort the images into class folders"
             )
-        unread: Counter[str] = Counter()
-        table = read_classes(root, unread=unread)
-        return Splits(table, notes=_notes(unread))
-    unread = Counter()
+        return Splits(read_classes(root, unread=unread), notes=tuple(_notes(unread)))
     train = read_classes(folders["train"], unread=unread)
     tables = {
         split: read_classes(folder, train.classes, unread=unread)
         for split, folder in folders.items()
         if split != "train"
     }
-    notes = [*_notes(unread)]
+    notes = _notes(unread)
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
         notes.append(f"folders beside the splits are not read: {', '.join(others[:5])}{more}")
@@ -91,8 +89,7 @@ def read_classes(
     if classes is None:
         classes = names
     unread = Counter() if unread is None else unread
-    loose = sum(_is_image(name) for name in os.listdir(folder))
-    unread.update({"image(s) beside the class folders": loose} if loose else {})
+    unread["image(s) beside the class folders"] += sum(map(_is_image, os.listdir(folder)))
     ids = {name: i for i, name in enumerate(classes)}
     images: list[str] = []
     targets: list[int] = []
@@ -139,10 +136,10 @@ def _images_below(folder: Path, unread: Counter[str]) -> list[str]:
     return found
 
 
-def _notes(unread: Counter[str]) -> tuple[str, ...]:
+def _notes(unread: Counter[str]) -> list[str]:
     kinds = [f"{n} {kind}" for kind, n in unread.most_common() if n]
     more = f" and {len(kinds) - 5} more kinds" if len(kinds) > 5 else ""
-    return (f"not read: {', '.join(kinds[:5])}{more}",) if kinds else ()
+    return [f"not read: {', '.join(kinds[:5])}{more}"] if kinds else []
 
 
 def _is_hidden(name: str) -> bool:

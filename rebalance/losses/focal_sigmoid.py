@@ -19,6 +19,7 @@ from rebalance.losses._checks import check_batch, check_gamma
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, weigh_and_reduce
+from rebalance.losses.sigmoid_cross_entropy import right_side
 
 
 def focal_sigmoid_loss(
@@ -45,8 +46,7 @@ def focal_sigmoid_loss(
     check_gamma(gamma)
     check_batch(logits, targets, weight=weight)
     with full_precision(logits) as z:
-        label = targets[:, None]
-        s = (-z).scatter(1, label, z.gather(1, label))  # how far each answer is on its right side
+        s = right_side(z, targets)
         log_p = F.logsigmoid(s)
         losses = -(torch.exp(gamma * F.logsigmoid(-s)) * log_p if gamma else log_p).sum(dim=1)
         return weigh_and_reduce(losses, targets, weight, reduction)

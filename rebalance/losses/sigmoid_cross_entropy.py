@@ -35,6 +35,12 @@ def sigmoid_bias(n_classes: int) -> float:
     return -math.log(n_classes - 1)
 
 
+def right_side(logits: Tensor, targets: Tensor) -> Tensor:
+    """How far each of the C answers is on its right side, (B, C): the label's logit, of the others the negative."""
+    label = targets[:, None]
+    return (-logits).scatter(1, label, logits.gather(1, label))
+
+
 def sigmoid_cross_entropy_loss(
     logits: Tensor, targets: Tensor, *, weight: Tensor | None = None, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -48,9 +54,7 @@ def sigmoid_cross_entropy_loss(
     """
     check_batch(logits, targets, weight=weight)
     with full_precision(logits) as z:
-        label = targets[:, None]
-        s = (-z).scatter(1, label, z.gather(1, label))  # how far each answer is on its right side
-        losses = -F.logsigmoid(s).sum(dim=1)
+        losses = -F.logsigmoid(right_side(z, targets)).sum(dim=1)
         return weigh_and_reduce(losses, targets, weight, reduction)
 
 

@@ -15,6 +15,7 @@ from rebalance.errors import InputError
 
 T_co = TypeVar("T_co", covariant=True)
 
+log = logging.getLogger("rebalance")
 _TOLD_AT = 3  # iterations: one may look at an order before it trains
 
 
@@ -79,7 +80,7 @@ class SeededSampler(Sampler[T_co], ABC):
         self._iterations += 1
         if self._iterations >= _TOLD_AT:
             self._iterations = None
-            logging.getLogger("rebalance").warning(
+            log.warning(
                 "%s was iterated %d times without set_epoch, so each time %s; call set_epoch(epoch) before each epoch",
                 type(self).__name__,
                 _TOLD_AT,

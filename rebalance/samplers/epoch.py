@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from rebalance.counts import FloatArray, IntArray
 from rebalance.draws import Draws, Members, check_draws, mixed_shares, quotas, random_stream
 from rebalance.errors import InputError
 from rebalance.permutations import MAX_SIZE
-from rebalance.samplers.base import SeededSampler, check_whole
+from rebalance.samplers.base import SeededSampler, check_whole, log
 from rebalance.samplers.labels import encode, find_labels
 from rebalance.schedules import Schedule, parse_schedule
 from rebalance.weights import class_weights, draw_shares
@@ -87,9 +86,7 @@ class EpochSampler(SeededSampler[int]):
                 "pass epochs=, the length of training",
             )
         if rule == "none" and (self.schedule.kind != "none" or exponent != 1 or custom):
-            logging.getLogger("rebalance").warning(
-                "EpochSampler: schedule, exponent and custom change nothing without a rule, such as rule='inverse'"
-            )
+            log.warning("EpochSampler: schedule, exponent and custom change nothing without a rule, such as 'inverse'")
         self.members = Members.of(ids, len(self.classes))
         self._rule_shares = self._shares_by_rule(rule, exponent, cb_beta, custom)
 

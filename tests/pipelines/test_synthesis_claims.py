@@ -19,9 +19,11 @@ from pipelines import (
     ObjectiveConfig,
     OptimizationConfig,
     PlaceConfig,
+    ReportConfig,
     SynthesizeConfig,
     TrainConfig,
     class_conditional_plan,
+    report,
     synthesize,
     train,
 )
@@ -161,6 +163,7 @@ def test_what_was_taken_out_of_the_images_by_hand_does_not_train(
     assert sum(metrics["synthetic_counts"]) == len(files) - 1
     assert "1 synthetic images were removed from" in caplog.text
     assert "synthesized from other splits" not in caplog.text
+    assert "synthesis_of_other_splits" not in metrics
     (out / "manifest.jsonl").write_text("")
     train(replace(quick_training(photos, out), seed=1, place=PlaceConfig(device="cpu", output=tmp_path / "empty")))
     assert f"{out} has no synthetic images to train on" in caplog.text
@@ -171,5 +174,7 @@ def test_a_synthesis_of_images_that_are_held_out_now_is_warned_of(
 ) -> None:
     out = tmp_path / "made"
     synthesize(config(photos / "train", out))
-    train(quick_training(photos / "train", out, test_fraction=0.2))
+    run = train(quick_training(photos / "train", out, test_fraction=0.2)).folder
     assert "was synthesized from other splits than these" in caplog.text
+    words = "Some synthetic images were made from other splits than these"
+    assert words in report(ReportConfig(runs=(run,))).markdown.read_text()
