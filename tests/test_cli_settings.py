@@ -50,6 +50,16 @@ def test_a_list_of_flags_replaces_the_default(
     assert yaml.safe_load(capsys.readouterr().out)[name] == values
 
 
+@pytest.mark.parametrize(
+    ("words", "kappa"), [([], "drawn"), (["--kappa", "drawn"], "drawn"), (["--kappa", "0.1"], 0.1)]
+)
+def test_a_worth_is_a_number_or_by_draws(
+    words: Sequence[str], kappa: float | str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", "digits", *words, "--print-config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["mixing"]["kappa"] == kappa
+
+
 def test_the_help_does_not_say_that_flags_are_added_to_a_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["run", "--help"])

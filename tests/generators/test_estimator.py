@@ -12,7 +12,8 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
-from generators import ClassConditionalDiffusion
+from generators import ClassConditionalDiffusion, estimator
+from generators.class_conditional_training import TrainingSettings
 from rebalance.errors import InputError
 from rebalance.resampling import FillSampler
 
@@ -66,6 +67,20 @@ def test_it_learns_what_the_classes_look_like() -> None:
     made = generator.sample(["bright"] * 8 + ["dark"] * 8, random_state=0).astype(float)
     assert made[:8].mean() > 150
     assert made[8:].mean() < 90
+
+
+def test_images_are_not_mirrored_and_classes_drawn_as_they_are_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[TrainingSettings] = []
+
+    def stop(images: object, labels: object, network: object, settings: TrainingSettings, **_: object) -> None:
+        found.append(settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(estimator, "train_class_conditional", stop)
+    for options in ({}, {"flip": True, "label_exponent": 0.5}):
+        with pytest.raises(KeyboardInterrupt):
+            ClassConditionalDiffusion(**TINY, **options).fit(stack(8, 8), LABELS)
+    assert [(settings.flip, settings.label_exponent) for settings in found] == [(False, 1.0), (True, 0.5)]
 
 
 def test_samples_are_a_function_of_labels_and_seed(fitted: ClassConditionalDiffusion) -> None:

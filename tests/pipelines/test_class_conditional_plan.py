@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines import DataConfig, GeneratorConfig, SynthesizeConfig, synthesize
+from pipelines import DataConfig, GeneratorConfig, SynthesizeConfig, stable_diffusion_plan, synthesize
 from pipelines.class_conditional_plan import plan_class_conditional
 
 
@@ -41,6 +41,18 @@ def test_of_a_tenth_of_the_default_length_blobs_are_to_be_expected(generator: Ge
 )
 def test_a_longer_training_is_described_without_a_warning(generator: GeneratorConfig, image_size: int) -> None:
     assert describe(generator, image_size).endswith(" px")
+
+
+@pytest.mark.parametrize(
+    ("given", "class_conditional", "adapter"), [(None, 1.0, 0.5), (0.0, 0.0, 0.0), (0.7, 0.7, 0.7)]
+)
+def test_classes_are_drawn_as_they_are_and_for_an_adapter_by_their_root(
+    given: float | None, class_conditional: float, adapter: float
+) -> None:
+    settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=GeneratorConfig(label_exponent=given))
+    plan = plan_class_conditional(settings, ("0", "1"), 16, torch.device("cpu"))
+    assert plan.training.label_exponent == class_conditional
+    assert stable_diffusion_plan._adaptation(settings).label_exponent == adapter
 
 
 @pytest.mark.parametrize(("updates", "said"), [(5, True), (500, False)])

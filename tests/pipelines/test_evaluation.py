@@ -93,6 +93,18 @@ def test_images_that_changed_are_not_measured_as_if_they_were_held_out(photos: P
     assert evaluate(EvaluateConfig(run=run, data=str(photos / "test"), device="cpu"))["n_images"] == 40
 
 
+def test_an_image_that_went_bad_since_is_refused_or_left_out(photos: Path, here: Path) -> None:
+    shutil.copytree(photos, here / "photos")
+    words = "train photos --updates 2 --batch-size 16 --model small_cnn --report-to none --device cpu"
+    assert main(words.split()) == 0
+    run = here / "runs" / "train" / "photos-balanced_mixup"
+    bad = next((here / "photos" / "test").rglob("*.jpg"))
+    bad.write_bytes(bytes(bad.stat().st_size))
+    with pytest.raises(InputError, match=bad.name):
+        evaluate(EvaluateConfig(run=run, device="cpu"))
+    assert evaluate(EvaluateConfig(run=run, skip_corrupt=True, device="cpu"))["n_images"] == 39
+
+
 def test_data_of_the_same_name_elsewhere_are_not_taken(
     photos: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,7 +71,7 @@ def test_a_prior_by_draws_is_that_of_what_the_loss_sees(
         objective=ObjectiveConfig(method="balanced_softmax"),
         optimization=OptimizationConfig(updates=300, batch_size=16),
         synthetic=made,
-        mixing=MixingConfig(real_share=share, synthetic_weight=weight, real_only_last=0, kappa="drawn"),
+        mixing=MixingConfig(real_share=share, synthetic_weight=weight, real_only_last=0),
     )
     parts = prepare_training(config, noise, torch.device("cpu"))
     rows = torch.from_numpy(np.concatenate([parts.batches.epoch_rows(epoch) for epoch in range(100)]))
@@ -82,5 +82,10 @@ def test_a_prior_by_draws_is_that_of_what_the_loss_sees(
 
 
 def test_without_synthetic_images_a_prior_by_draws_is_that_of_the_real_ones(noise: OpenData) -> None:
-    config = TrainConfig(data=noise.config, mixing=MixingConfig(kappa="drawn"))
+    config = TrainConfig(data=noise.config)
     assert prepare_training(config, noise, torch.device("cpu")).kappa == 0
+
+
+def test_a_worth_that_is_given_is_taken(noise: OpenData, made: Path) -> None:
+    config = TrainConfig(data=noise.config, synthetic=made, mixing=MixingConfig(kappa=0.25))
+    assert prepare_training(config, noise, torch.device("cpu")).kappa == 0.25

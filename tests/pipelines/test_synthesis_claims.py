@@ -164,6 +164,7 @@ def test_what_was_taken_out_of_the_images_by_hand_does_not_train(
     assert "1 synthetic images were removed from" in caplog.text
     assert "synthesized from other splits" not in caplog.text
     assert "synthesis_of_other_splits" not in metrics
+    assert metrics["kappa"] == pytest.approx(0.3, rel=0.1)  # all of the few are drawn as real ones are, at this weight
     (out / "manifest.jsonl").write_text("")
     train(replace(quick_training(photos, out), seed=1, place=PlaceConfig(device="cpu", output=tmp_path / "empty")))
     assert f"{out} has no synthetic images to train on" in caplog.text
