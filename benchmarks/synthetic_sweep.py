@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/synthetic_sweep.py DATA [--weights 0.3 1] [--shares 0.9 0.5]
                                     [--kappas 0 0.1 drawn] [--ends 0.1] [--left-out] [--label-exponent 1]
-                                    [--method balanced_mixup] [--seeds 5] [--updates 600] [--output runs/sweep]
+                                    [--generator-objective cbdm] [--method balanced_mixup] [--seeds 5]
+                                    [--updates 600] [--output runs/sweep]
 
 Synthesizes once (`rebalance synthesize DATA`, unless --synthesis names a folder of it), then trains a cell for every
 weight, smallest share of real images, κ and end (the last part of training, of real images only): with the kept images,
@@ -112,6 +113,7 @@ def main() -> None:
     parser.add_argument("--synthesis", type=Path, help="folder of rebalance synthesize; made unless given")
     parser.add_argument("--left-out", action="store_true", help="also real images that the cut to a long tail left out")
     parser.add_argument("--label-exponent", type=float)
+    parser.add_argument("--generator-objective", choices=["plain", "cbdm", "cm"])
     parser.add_argument("--method", default="balanced_mixup")
     parser.add_argument("--weights", type=float, nargs="+", default=[0.3, 1.0])
     parser.add_argument("--shares", type=float, nargs="+", default=[0.9, 0.5])
@@ -123,12 +125,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/sweep"))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    if arguments.synthesis is not None and arguments.label_exponent is not None:
-        parser.error("--label-exponent is of a synthesis that is made here: leave out one of it and --synthesis")
+    settings = {name: getattr(arguments, name) for name in ("label_exponent", "generator_objective")}
+    chosen = {name: value for name, value in settings.items() if value is not None}
+    if arguments.synthesis is not None and chosen:
+        flags = ", ".join("--" + name.replace("_", "-") for name in chosen)
+        parser.error(f"{flags}: of a synthesis that is made here; leave out one of it and --synthesis")
     data = DataConfig(data=arguments.data, imbalance_factor=arguments.imbalance_factor)
     images = arguments.synthesis or arguments.output / "synthesis"
     if arguments.synthesis is None:
-        generator = GeneratorConfig(label_exponent=arguments.label_exponent)
+        generator = GeneratorConfig(**chosen)
         synthesize(SynthesizeConfig(data=data, generator=generator, out=images, device=arguments.device))
     sets: dict[str, tuple[Path, Set]] = {"replay": (images, "replay"), "kept": (images, "kept")}
     if arguments.left_out:

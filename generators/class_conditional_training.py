@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
+from generators.capacity import capacity_loss, general_part, merged_state, reserve_capacity
+from generators.class_balancing import class_balancing_loss
 from generators.class_conditional import NOISE_SCHEDULE, NetworkSettings, build_unet
 from generators.update_loop import UpdateLoop
 from rebalance.averaging import MovingAverage
 from rebalance.ranks import derive_seed, seed_everything
 from rebalance.transfer import send
+
+Objective = Literal["plain", "cbdm", "cm"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class TrainingSettings:
         label_exponent: Classes are drawn in proportion to n_c to this power: 1 as they are, 0 alike. Below 1 the images
             of the rarest classes are drawn so often that the network learns them by heart.
         label_drop: Share of labels replaced by the null class.
+        objective: What is asked beside the noise: "plain" nothing, "cbdm" see `class_balancing`, "cm" see `capacity`;
+            these two take a second look at every image, and so about twice as long.
         flip: Mirror half of the images.
         shift: Move images by up to so many pixels.
         amp: "no" or "bf16".
@@ -44,6 +50,7 @@ class TrainingSettings:
     ema: float = 0.999
     label_exponent: float = 1.0
     label_drop: float = 0.1
+    objective: Objective = "plain"
     flip: bool = True
     shift: int = 0
     amp: str = "no"
@@ -82,7 +89,10 @@ def train_class_conditional(
     device = images.device
     images = images[:, : network.n_colours]
     seed_everything(settings.seed)
-    unet = build_unet(network).to(device)
+    unet = build_unet(network)
+    if settings.objective == "cm":
+        reserve_capacity(unet)
+    unet = unet.to(device)
     average = MovingAverage[nn.Module](unet, settings.ema)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=settings.lr)
     modules: dict[str, nn.Module] = {"unet": unet, "average": average}
@@ -103,7 +113,11 @@ def train_class_conditional(
         after=lambda update: average.update(unet, update),
         progress=progress,
     )
-    return average.average
+    if settings.objective != "cm":
+        return average.average
+    merged: nn.Module = build_unet(network).to(device).requires_grad_(False).eval()
+    merged.load_state_dict(merged_state(average.average))
+    return merged
 
 
 def _step(
@@ -126,7 +140,8 @@ def _step(
     dropped = torch.rand(n, generator=generator) < settings.label_drop
     mirrored = torch.rand(n, generator=generator) < 0.5
     shifts = torch.randint(-settings.shift, settings.shift + 1, (n, 2), generator=generator)
-    classes = torch.where(dropped, draw.n_classes, classes)
+    others = draw.classes(n, generator) if settings.objective == "cbdm" else classes
+    told = torch.where(dropped, draw.n_classes, classes)
     mine = slice(number, None, n_processes)
     clean = images[send(rows[mine], device)].float() / 127.5 - 1
     if settings.flip:
@@ -137,9 +152,21 @@ def _step(
     noisy = noise_schedule.add_noise(clean, noise, timesteps)
     target = noise_schedule.get_velocity(clean, noise, timesteps)
     seed_everything(settings.seed, update, number + 1)  # dropout
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp == "bf16"):
-        predicted = unet(noisy, timesteps, class_labels=send(classes[mine], device)).sample
-    loss = F.mse_loss(predicted.float(), target)
+
+    def predict(labels: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp == "bf16"):
+            return unet(noisy, timesteps, class_labels=send(labels[mine], device)).sample.float()  # type: ignore[no-any-return]
+
+    predicted = predict(told)
+    loss = F.mse_loss(predicted, target)
+    if settings.objective == "cbdm":
+        times = timesteps / noise_schedule.config.num_train_timesteps
+        term = class_balancing_loss(predicted, predict(others), times)
+        loss = loss + (term * send(~dropped[mine], device)).mean()
+    elif settings.objective == "cm":
+        with general_part(unet):
+            general = predict(told)
+        loss = loss + capacity_loss(predicted, general, send(classes[mine], device), send(draw.counts, device)).mean()
     backward(loss * (len(clean) * n_processes / n))
     return loss.detach()
 
@@ -157,9 +184,13 @@ class _LabelSampler:
 
     def __call__(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows (n,) and their class ids (n,)."""
-        classes = torch.multinomial(self.share, n, replacement=True, generator=generator)
+        classes = self.classes(n, generator)
         within = (torch.rand(n, generator=generator, dtype=torch.float64) * self.counts[classes]).long()
         return self.order[self.starts[classes] + within], classes
+
+    def classes(self, n: int, generator: torch.Generator) -> Tensor:
+        """Class ids alone (n,)."""
+        return torch.multinomial(self.share, n, replacement=True, generator=generator)
 
 
 def _shift(images: Tensor, shifts: Tensor) -> Tensor:

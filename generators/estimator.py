@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from tqdm import tqdm
 
 from generators.base import Job
 from generators.class_conditional import ClassConditionalGenerator, NetworkSettings, is_grey
 from generators.class_conditional_sizes import settings_for
-from generators.class_conditional_training import TrainingSettings, train_class_conditional
+from generators.class_conditional_training import Objective, TrainingSettings, train_class_conditional
 from rebalance.data.pixels import Stack, StackFormat
 from rebalance.data.resizing import resize_images
 from rebalance.devices import kept_random_state, pick_device
@@ -45,6 +45,8 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         label_exponent: Classes are drawn in proportion to n_c to this power in training: 1 as they are, 0 alike;
             below 1 the rarest images are soon learnt by heart.
         label_drop: Share of labels replaced by the null class, for guidance.
+        objective: "plain", or what training asks for rare classes: "cbdm", see `generators.class_balancing`, or "cm",
+            see `generators.capacity`; both take about twice as long.
         flip: Whether a mirrored image is still one of its class; photographs usually are.
         guidance: Strength of classifier-free guidance; 1 is none, above 3 diversity suffers.
         steps: Sampling steps.
@@ -72,6 +74,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         "ema": [Interval(Real, 0, 1, closed="left")],
         "label_exponent": [Interval(Real, 0, 1, closed="both")],
         "label_drop": [Interval(Real, 0, 0.9, closed="both")],
+        "objective": [StrOptions({"plain", "cbdm", "cm"})],
         "flip": ["boolean"],
         "guidance": [Interval(Real, 1, None, closed="left")],
         "steps": [Interval(Integral, 2, 1000, closed="both")],
@@ -95,6 +98,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         ema: float = 0.999,
         label_exponent: float = 1.0,
         label_drop: float = 0.1,
+        objective: Objective = "plain",
         flip: bool = False,
         guidance: float = 2.0,
         steps: int = 20,
@@ -111,6 +115,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         self.ema = ema
         self.label_exponent = label_exponent
         self.label_drop = label_drop
+        self.objective = objective
         self.flip = flip
         self.guidance = guidance
         self.steps = steps
@@ -151,6 +156,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
             ema=float(self.ema),
             label_exponent=float(self.label_exponent),
             label_drop=float(self.label_drop),
+            objective=self.objective,
             flip=bool(self.flip),
             seed=int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)),
         )

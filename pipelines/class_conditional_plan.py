@@ -81,7 +81,7 @@ class ClassConditionalPlan:
         images = torch.zeros((probe, 3, size, size), dtype=torch.uint8, device=self.device)
         labels = torch.arange(probe) % len(self.network.classes)
         times: list[float] = []
-        settings = TrainingSettings(updates=6, batch_size=probe, amp=self.training.amp)
+        settings = replace(self.training, updates=6, batch_size=probe)
         train_class_conditional(
             images, labels, self.network, settings, progress=lambda update, loss: times.append(self._now())
         )
@@ -163,6 +163,7 @@ def plan_class_conditional(
         ema=generator.generator_ema,
         label_exponent=1.0 if generator.label_exponent is None else generator.label_exponent,
         label_drop=generator.label_drop,
+        objective=generator.generator_objective,
         flip=mirrors(config.data),
         amp=config.amp,
         seed=config.seed,

@@ -40,6 +40,10 @@ class GeneratorConfig:
     default 1, as rare images that are drawn more are learnt by heart; with --mode adapted 0.5."""
     label_drop: float = 0.1
     """Share of labels, or of prompts, that training leaves out, for guidance."""
+    generator_objective: Literal["plain", "cbdm", "cm"] = "plain"
+    """What training asks for rare classes. cbdm (class balancing): that predictions for other classes stay near.
+    cm (capacity manipulation): that a low-rank part of the weights is kept for them. Both take about twice as long.
+    class-conditional only."""
     guidance: float = 2.0
     """Strength of classifier-free guidance; 1 is none, above 3 diversity suffers."""
     steps: int = 20

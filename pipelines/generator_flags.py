@@ -10,7 +10,7 @@ from pipelines.config import RebalanceConfig, SynthesizeConfig
 from pipelines.generator_config import GeneratorConfig, ImageFilesConfig, StableDiffusionConfig
 from rebalance.errors import InputError
 
-_OWN_NETWORK = ("generator_channels", "generator_ema")
+_OWN_NETWORK = ("generator_channels", "generator_ema", "generator_objective")
 _TRAINING = ("generator_updates", "generator_batch_size", "generator_lr", "label_exponent", "label_drop")
 _FROM_IMAGES = ("strength", "min_sources", "max_sources")
 _ADAPTER = ("lora_rank", "lora_layers", "class_tokens", "token_lr", "min_snr", "gradient_checkpointing")

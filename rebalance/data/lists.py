@@ -105,7 +105,7 @@ def _read_text(path: Path, text: str) -> list[_Row]:
 
 
 def _read_csv(path: Path, text: str, form: ListFormat) -> list[_Row]:
-    names = [name.strip(' "') for name in text.partition("\n")[0].rstrip("\r").split(";")]  # of some offices' tables
+    names = [name.strip(' "') for name in text.partition("\n")[0].split(";")]  # of some offices' tables
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if form.path_column in names else ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:

@@ -69,7 +69,9 @@ def test_it_learns_what_the_classes_look_like() -> None:
     assert made[8:].mean() < 90
 
 
-def test_images_are_not_mirrored_and_classes_drawn_as_they_are_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mirroring_draws_and_objective_are_plain_unless_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     found: list[TrainingSettings] = []
 
     def stop(images: object, labels: object, network: object, settings: TrainingSettings, **_: object) -> None:
@@ -77,10 +79,11 @@ def test_images_are_not_mirrored_and_classes_drawn_as_they_are_unless_told(monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr(estimator, "train_class_conditional", stop)
-    for options in ({}, {"flip": True, "label_exponent": 0.5}):
+    for options in ({}, {"flip": True, "label_exponent": 0.5, "objective": "cm"}):
         with pytest.raises(KeyboardInterrupt):
             ClassConditionalDiffusion(**TINY, **options).fit(stack(8, 8), LABELS)
-    assert [(settings.flip, settings.label_exponent) for settings in found] == [(False, 1.0), (True, 0.5)]
+    asked = [(settings.flip, settings.label_exponent, settings.objective) for settings in found]
+    assert asked == [(False, 1.0, "plain"), (True, 0.5, "cm")]
 
 
 def test_samples_are_a_function_of_labels_and_seed(fitted: ClassConditionalDiffusion) -> None:

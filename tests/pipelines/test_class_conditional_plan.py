@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
 
-from pipelines import DataConfig, GeneratorConfig, SynthesizeConfig, stable_diffusion_plan, synthesize
+from generators.class_conditional_training import TrainingSettings
+from pipelines import (
+    DataConfig,
+    GeneratorConfig,
+    SynthesizeConfig,
+    class_conditional_plan,
+    stable_diffusion_plan,
+    synthesize,
+)
 from pipelines.class_conditional_plan import plan_class_conditional
 
 
@@ -53,6 +63,26 @@ def test_classes_are_drawn_as_they_are_and_for_an_adapter_by_their_root(
     plan = plan_class_conditional(settings, ("0", "1"), 16, torch.device("cpu"))
     assert plan.training.label_exponent == class_conditional
     assert stable_diffusion_plan._adaptation(settings).label_exponent == adapter
+
+
+@pytest.mark.parametrize("objective", ["plain", "cbdm", "cm"])
+def test_the_objective_is_trained_and_its_time_estimated(
+    objective: Literal["plain", "cbdm", "cm"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = GeneratorConfig(generator_objective=objective, generator_channels=(8, 16), generator_batch_size=2)
+    settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=generator)
+    plan = plan_class_conditional(settings, ("0", "1"), 16, torch.device("cpu"))
+    assert plan.training.objective == objective
+    timed: list[TrainingSettings] = []
+
+    def watch(*arguments: Any, progress: Callable[[int, float], None]) -> None:
+        timed.append(arguments[3])
+        for _ in range(2):
+            progress(1, 0.0)
+
+    monkeypatch.setattr(class_conditional_plan, "train_class_conditional", watch)
+    plan.estimate_minutes(1)
+    assert [(settings.objective, settings.updates, settings.batch_size) for settings in timed] == [(objective, 6, 2)]
 
 
 @pytest.mark.parametrize(("updates", "said"), [(5, True), (500, False)])

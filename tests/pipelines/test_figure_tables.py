@@ -46,10 +46,18 @@ def test_many_classes_are_cut_to_the_worst(capsys: pytest.CaptureFixture[str], m
     assert "class 20" not in printed
 
 
-def test_classes_without_an_image_are_told(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("untested", "named"), [(1, "class 0"), (5, "class 3, class 4"), (8, "class 3, class 4 and 3 more")]
+)
+def test_classes_without_an_image_are_told(untested: int, named: str, caplog: pytest.LogCaptureFixture) -> None:
     headline = {
         "groups": {"many": 0.5, "medium": None, "few": None},
         **dict.fromkeys(("balanced_accuracy", "accuracy", "macro_f1", "g_mean", "worst_class", "ece"), 0.5),
     }
-    print_figures("test split", {**METRICS, **headline}, CLASSES)
-    assert "accuracies are over 3 of 4 classes: no image here of cat" in caplog.text
+    support = [0] * untested + [4, 4]
+    recall = [0.5 if n else None for n in support]
+    metrics = {"recall": recall, "support": support, "confusion": [], **headline}
+    print_figures("test split", metrics, [f"class {i}" for i in range(len(support))])
+    (record,) = caplog.records
+    assert f"accuracies are over 2 of {untested + 2} classes: no image here of class 0" in record.getMessage()
+    assert record.getMessage().endswith(named)

@@ -39,6 +39,7 @@ def test_warns_of_what_will_hurt(photos: Path, here: Path) -> None:
     (train / "single").mkdir()
     shutil.copy(train / "круг" / "1.jpg", train / "single" / "a.jpg")  # also the same image in two classes
     shutil.copy(train / "tail" / "0.jpg", test / "tail" / "again.jpg")  # the same image in two splits
+    shutil.copy(train / "tail" / "1.jpg", train / "tail" / "twice.jpg")  # nothing that a test split would show
     (train / "tail" / "broken.jpg").write_bytes(b"\xff\xd8 no more")
     found = inspect(InspectConfig(data=DataConfig(data=str(copy))))
     text = "\n".join(found.warnings)
@@ -46,6 +47,7 @@ def test_warns_of_what_will_hurt(photos: Path, here: Path) -> None:
     assert "1 classes with one training image: single" in text
     assert "1 images cannot be read" in text
     assert "2 images are in two splits or two classes" in text
+    assert "more than once" not in text
     assert list(found.unreadable) == [str(train / "tail" / "broken.jpg")]
     assert sorted(len(group) for group in found.repeated) == [2, 2]
 
@@ -62,6 +64,12 @@ def test_a_picture_that_is_no_png_file_is_refused_first(here: Path, picture: str
         inspect(InspectConfig(data=DataConfig(data=str(here / "missing")), picture=Path(picture)))
 
 
+def test_a_picture_may_have_a_name_in_capitals(photos: Path, here: Path) -> None:
+    config = InspectConfig(data=DataConfig(data=str(photos)), picture=here / "A.PNG", check_files=False)
+    assert inspect(config).picture == here / "A.PNG"
+    assert (here / "A.PNG").stat().st_size > 1000
+
+
 def test_repeats_are_warned_of_where_a_test_split_will_be_held_out(photos: Path, here: Path) -> None:
     data = here / "flat"
     shutil.copytree(photos / "train", data)
@@ -71,6 +79,8 @@ def test_repeats_are_warned_of_where_a_test_split_will_be_held_out(photos: Path,
     found = inspect(config)
     assert words in "\n".join(found.warnings)
     assert [len(group) for group in found.repeated] == [2]
+    shutil.copy(data / "tail" / "1.jpg", data / "two words" / "of another class.jpg")
+    assert words in "\n".join(inspect(config).warnings)  # the other one is told of as such
 
 
 def test_class_names_are_shown_as_they_are(here: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,6 +128,17 @@ def test_one_image_or_several_in_any_form_are_classified_alike(run: Path, tmp_pa
     assert model.predict([]) == []
 
 
+def test_a_photo_is_turned_upright_open_or_as_a_file(run: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.fromarray(PIXELS[0]).save(tmp_path / "turned.png", exif=exif)
+    model = load_model(run)
+    file = model.predict_proba(tmp_path / "turned.png")
+    with Image.open(tmp_path / "turned.png") as photo:
+        np.testing.assert_array_equal(model.predict_proba(photo), file)
+    assert (file != model.predict_proba(PIXELS[0])).any()
+
+
 @pytest.mark.parametrize(
     ("image", "got"),
     [

@@ -44,6 +44,7 @@ def test_dry_run_says_what_it_costs_and_writes_nothing(
         ("image", {"label_exponent": 1.0}, "no --label-exponent with --mode image"),
         ("adapted", {"generator_channels": (8, 16)}, "no --generator-channels with --generator stable-diffusion"),
         ("text", {"generator_ema": 0.9}, "no --generator-ema with --generator stable-diffusion"),
+        ("adapted", {"generator_objective": "cm"}, "no --generator-objective with --generator stable-diffusion"),
         ("text", {"generator": "class-conditional"}, "no --checkpoint with --generator class-cond"),
         ("text", {"negative_prompt": "x", "guidance": 1.0}, "--guidance above 1 with --negative-prompt"),
         ("text", {"shard_images": 5}, "no --shard-images with an image folder"),

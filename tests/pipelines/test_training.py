@@ -273,14 +273,16 @@ def test_corrupt_images_are_refused_or_recorded(photos: Path, here: Path) -> Non
 
     copy = here / "copy"
     shutil.copytree(photos, copy)
-    bad = copy / "train" / "круг" / "0.jpg"
-    bad.write_bytes(b"no image")
-    with pytest.raises(InputError, match="1 of 66 that cannot be read"):
+    bad = [copy / "train" / "круг" / name for name in ("0.jpg", "1.jpg")]
+    bad[0].write_bytes(b"no image")
+    bad[1].unlink()
+    bad[1].symlink_to("nowhere.jpg")
+    with pytest.raises(InputError, match="2 of 66 that cannot be read"):
         train(config(copy))
     assert not (here / "runs").exists()
     result = train(config(copy, data={"skip_corrupt": True}))
-    assert json.loads((result.folder / "classes.json").read_text())["skipped"] == [str(bad)]
-    assert sum(result.metrics["train_counts"]) == 65
+    assert json.loads((result.folder / "classes.json").read_text())["skipped"] == list(map(str, bad))
+    assert sum(result.metrics["train_counts"]) == 64
 
 
 def test_the_callers_random_numbers_are_left_alone(here: Path) -> None:

@@ -151,7 +151,8 @@ def test_no_path_and_no_folder_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_what_is_not_read_is_told(tmp_path: Path) -> None:
-    fill(tmp_path, "cat/1.png", "cat/2.HEIC", "cat/3.heic", "cat/4", "dog/deep/5.png", "6.png", "__MACOSX/cat/1.png")
+    fill(tmp_path, "cat/1.png", "cat/2.HEIC", "cat/3.heic", "cat/4", "cat/.DS_Store", "dog/deep/5.png", "6.png")
+    fill(tmp_path, "__MACOSX/cat/1.png")
     splits = read_folder(tmp_path)
     assert splits.classes == ("cat", "dog")
     assert len(splits.train) == 2
@@ -168,8 +169,9 @@ def test_a_linked_folder_inside_a_class_is_told(tmp_path: Path) -> None:
     assert splits.notes == ("not read: 1 linked folder(s)",)
 
 
-@pytest.mark.parametrize("path", [b"caf\xe9/1.png", b"cafe/\xe9.png"])
+@pytest.mark.parametrize("path", [b"caf\xe9/1.png", b"cafe/\xe9.png", b"caf\xe9/no image.txt"])
 def test_names_that_are_not_utf8_are_refused(tmp_path: Path, path: bytes) -> None:
+    fill(tmp_path, "a/1.png")
     file = os.path.join(os.fsencode(tmp_path), path)
     os.makedirs(os.path.dirname(file))
     with open(file, "wb"):

@@ -128,6 +128,8 @@ def test_semicolons_separate_as_well(tmp_path: Path) -> None:
     fill(tmp_path, "a, b.jpg", "c.jpg")
     splits = read(write(tmp_path / "list.csv", "path;label\na, b.jpg;tit, blue\nc.jpg;owl\n"))
     assert content(splits.train, tmp_path) == [("a, b.jpg", "tit, blue"), ("c.jpg", "owl")]
+    windows = read(write(tmp_path / "list.csv", '"label";"path"\r\n"tit, blue";"a, b.jpg"\r\n"owl";"c.jpg"\r\n'))
+    assert (windows.classes, len(windows.train)) == (("owl", "tit, blue"), 2)
     splits = read(write(tmp_path / "list.csv", 'path,label,"notes; a; b; c"\nc.jpg,owl,"x; y"\n'))
     assert content(splits.train, tmp_path) == [("c.jpg", "owl")]
 

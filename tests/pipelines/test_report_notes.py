@@ -1,0 +1,57 @@
+"""What a report says of its figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipelines.report_notes import report_notes
+
+
+def run(**changes: Any) -> dict[str, Any]:
+    return {"test": {"support": [10, 30]}, "selected": {"by": "last epoch"}, **changes}
+
+
+def notes(arms: dict[str, list[dict[str, Any]]], **changes: Any) -> str:
+    arguments: dict[str, Any] = {"split": "test", "others": (), "unpaired": (), "pipeline": False, **changes}
+    return "\n".join(report_notes(arms, **arguments))
+
+
+def test_of_whole_runs_the_split_alone_is_said() -> None:
+    assert notes({"a": [run(), run()]}) == "Figures are of the test split, 40 images."
+    assert notes({"a": [run(), run()]}, pipeline=True).endswith("40 images, read once at the end.")
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "advice"), [(True, "Repeat with --seeds 3"), (False, "Train again with --seed 1")]
+)
+def test_one_seed_is_no_evidence(pipeline: bool, advice: str) -> None:
+    assert advice in notes({"a": [run()], "b": [run()]}, pipeline=pipeline)
+    assert advice not in notes({"a": [run()], "b": [run(), run()]}, pipeline=pipeline)
+
+
+def test_classes_that_are_not_judged_or_hardly_are_told() -> None:
+    assert "1 of 3 classes have no image" in notes({"a": [run(test={"support": [0, 10, 30]})] * 2})
+    few = "fewer than 10 images"
+    assert few in notes({"a": [run(test={"support": [9, 30]})] * 2})
+    assert few not in notes({"a": [run()] * 2})
+
+
+def test_a_synthesis_of_other_splits_is_told_whichever_run_took_it() -> None:
+    said = "made from other splits"
+    assert said in notes({"a": [run(), run()], "b": [run(), run(synthesis_of_other_splits=True)]})
+    assert said not in notes({"a": [run(), run()], "b": [run(), run()]})
+
+
+def test_what_was_not_compared_is_told() -> None:
+    text = notes({"a": [run()] * 2, "b": [run()] * 2, "c": [run()] * 2}, others=["b"], unpaired=["c"])
+    assert "Not compared with a, which has other images in its splits: b." in text
+    assert "Not compared with a, for no seed in common: c." in text
+
+
+def test_validation_figures_and_selection_are_told() -> None:
+    chosen = run(val={"support": [10, 10]}, selected={"by": "balanced accuracy on the validation split"})
+    text = notes({"a": [chosen] * 2}, split="val")
+    assert text.startswith("Figures are of the validation split: there is no test split.")
+    assert "The epoch was selected by balanced accuracy" in text
