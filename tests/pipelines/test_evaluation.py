@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -91,6 +92,9 @@ def test_images_that_changed_are_not_measured_as_if_they_were_held_out(photos: P
     with pytest.raises(InputError, match=r"the images that .* was trained on"):
         retrain(RetrainConfig(run=run, place=config.place))
     assert evaluate(EvaluateConfig(run=run, data=str(photos / "test"), device="cpu"))["n_images"] == 40
+    saved = json.loads((run / "classes.json").read_text())
+    (run / "classes.json").write_text(json.dumps({**saved, "fingerprint": ""}))  # of an earlier version
+    assert evaluate(EvaluateConfig(run=run, device="cpu"))["n_images"] > 0
 
 
 def test_an_image_that_went_bad_since_is_refused_or_left_out(photos: Path, here: Path) -> None:
@@ -103,6 +107,8 @@ def test_an_image_that_went_bad_since_is_refused_or_left_out(photos: Path, here:
     with pytest.raises(InputError, match=bad.name):
         evaluate(EvaluateConfig(run=run, device="cpu"))
     assert evaluate(EvaluateConfig(run=run, skip_corrupt=True, device="cpu"))["n_images"] == 39
+    assert main([*words.split(), "--skip-corrupt", "--experiment", "lenient"]) == 0
+    assert evaluate(EvaluateConfig(run=run.parent / "lenient", device="cpu"))["n_images"] == 39
 
 
 def test_data_of_the_same_name_elsewhere_are_not_taken(

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from pipelines import DataConfig, ObjectiveConfig, OptimizationConfig, PlaceConfig, TrainConfig, train, training_run
 from pipelines.history import History
+from rebalance.errors import InputError
 
 
 def config(epochs: int = 4, val_fraction: float = 0.2) -> TrainConfig:
@@ -70,6 +71,11 @@ def test_weights_and_their_record_agree_when_a_kill_comes_between_them(
     else:
         best = sorted(checkpoints.glob("best_*.safetensors"))
     first, second = (load_file(file) for file in best)
+    in_use = checkpoints / "best.safetensors" if begun_before else best[0]
+    in_use.rename(here / "away")
+    with pytest.raises(InputError, match=r"best_\d+\.safetensors; got no such file; start the run again"):
+        train(config())
+    (here / "away").rename(in_use)
     judged(0.2, 0.2, 0.2)
     result = train(config())
     assert result.metrics["selected"]["balanced_accuracy"] == 0.3

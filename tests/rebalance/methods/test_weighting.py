@@ -39,12 +39,13 @@ def test_the_mean_is_one_over_whatever_is_drawn(counts: list[int], data: st.Data
 
 def test_the_mean_stays_one_while_a_samplers_rule_begins_to_act() -> None:
     plain, by_rule = np.array(COUNTS) / sum(COUNTS), np.full(4, 0.25)
-    factors = np.array([0.0, 0.3, 1.0])
-    weighting = ClassWeighting(COUNTS, "inverse", shares=DrawnShares(plain, by_rule, factors, 17, 7))
-    for update in range(17):
+    factors = np.array([0.0, 0.3, 0.5, 1.0])
+    n_updates = 23  # of which 7 and 14 are below themselves as float32 shares of training
+    weighting = ClassWeighting(COUNTS, "inverse", shares=DrawnShares(plain, by_rule, factors, n_updates, 7))
+    for update in range(n_updates):
         f = factors[update // 7]
         drawn = torch.from_numpy((1 - f) * plain + f * by_rule)
-        weight = weighting(EVERY, torch.tensor(update / 17)).double()
+        weight = weighting(EVERY, torch.tensor(update / n_updates)).double()
         assert float(weight @ drawn) == pytest.approx(1.0, rel=1e-6)
         torch.testing.assert_close(weight / weight[0], weighting.weight / weighting.weight[0], rtol=1e-6, atol=0)
 
