@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/synthetic_sweep.py DATA [--weights 0.3 1] [--shares 0.9 0.5]
                                     [--kappas 0 0.1 drawn] [--ends 0.1] [--left-out] [--label-exponent 1]
-                                    [--generator-objective cbdm] [--method balanced_mixup] [--seeds 5]
-                                    [--updates 600] [--output runs/sweep]
+                                    [--generator-objective cbdm] [--head-to-tail 0.5 0.8]
+                                    [--method balanced_mixup] [--seeds 5] [--updates 600] [--output runs/sweep]
 
 Synthesizes once (`rebalance synthesize DATA`, unless --synthesis names a folder of it), then trains a cell for every
 weight, smallest share of real images, κ and end (the last part of training, of real images only): with the kept images,
@@ -113,7 +113,8 @@ def main() -> None:
     parser.add_argument("--synthesis", type=Path, help="folder of rebalance synthesize; made unless given")
     parser.add_argument("--left-out", action="store_true", help="also real images that the cut to a long tail left out")
     parser.add_argument("--label-exponent", type=float)
-    parser.add_argument("--generator-objective", choices=["plain", "cbdm", "cm"])
+    parser.add_argument("--generator-objective", choices=["plain", "cbdm"])
+    parser.add_argument("--head-to-tail", type=float, nargs="+")
     parser.add_argument("--method", default="balanced_mixup")
     parser.add_argument("--weights", type=float, nargs="+", default=[0.3, 1.0])
     parser.add_argument("--shares", type=float, nargs="+", default=[0.9, 0.5])
@@ -125,8 +126,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/sweep"))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    settings = {name: getattr(arguments, name) for name in ("label_exponent", "generator_objective")}
-    chosen = {name: value for name, value in settings.items() if value is not None}
+    settings = {name: getattr(arguments, name) for name in ("label_exponent", "generator_objective", "head_to_tail")}
+    chosen = {n: tuple(v) if isinstance(v, list) else v for n, v in settings.items() if v is not None}
     if arguments.synthesis is not None and chosen:
         flags = ", ".join("--" + name.replace("_", "-") for name in chosen)
         parser.error(f"{flags}: of a synthesis that is made here; leave out one of it and --synthesis")

@@ -22,7 +22,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from generators.base import Generated, Job, check_finite, group_jobs
+from generators.head_to_tail import steps_of
+from generators.source_images import read_source
 from rebalance.data.resizing import resize_images
+from rebalance.data.table import Image
 from rebalance.errors import InputError
 from rebalance.files import read_json, write_json, write_tensors
 
@@ -99,6 +102,9 @@ def build_unet(settings: NetworkSettings) -> UNet2DModel:
 class ClassConditionalGenerator:
     """A trained class-conditional diffusion model.
 
+    A job's settings are `steps` and `guidance`, and where it begins from an image also its `strength` and `source`, the
+    hash of the image, which `sources` holds; `generators.plan` and `generators.head_to_tail` write them.
+
     Args:
         unet: The (averaged) U-Net.
         settings: What it was built from.
@@ -121,6 +127,7 @@ class ClassConditionalGenerator:
         self.batch_size = batch_size
         self.amp = amp
         self.output_size = output_size
+        self.sources: dict[str, Image] = {}
         self.fingerprint = hashlib.sha256(_weight_bytes(unet)).hexdigest()
 
     def to(self, device: torch.device | str) -> Self:
@@ -139,8 +146,8 @@ class ClassConditionalGenerator:
         }
 
     def batches(self, jobs: Sequence[Job]) -> list[list[Job]]:
-        """See `ImageGenerator`: jobs of equal steps and guidance."""
-        return group_jobs(jobs, lambda job: (job.settings["steps"], job.settings["guidance"]), self.batch_size)
+        """See `ImageGenerator`: jobs of equal steps, guidance and strength."""
+        return group_jobs(jobs, _kind, self.batch_size)
 
     def prepare(self, jobs: Sequence[Job]) -> None:
         """See `ImageGenerator`; there is nothing to prepare."""
@@ -150,18 +157,20 @@ class ClassConditionalGenerator:
         return check_finite(self.generate(jobs))
 
     def generate(self, jobs: Sequence[Job]) -> Tensor:
-        """Images (N, 3, S, S) of the jobs; those of one batch share `steps` and `guidance`."""
+        """Images (N, 3, S, S) of the jobs; those of one batch share steps, guidance and strength."""
         images = [torch.zeros((0, 3, self.settings.image_size, self.settings.image_size))]
         for start in range(0, len(jobs), self.batch_size):
             part = jobs[start : start + self.batch_size]
-            kinds = {(job.settings["steps"], job.settings["guidance"]) for job in part}
+            kinds = set(map(_kind, part))
             if len(kinds) > 1:
-                raise InputError("jobs of equal steps and guidance", str(sorted(kinds)), "group the jobs by them")
+                raise InputError(
+                    "jobs of equal steps, guidance and strength", str(sorted(kinds)), "group the jobs by them"
+                )
             images.append(self._sample(part, *kinds.pop()))
         return resize_images(torch.cat(images), self.output_size or self.settings.image_size)
 
     @torch.no_grad()
-    def _sample(self, jobs: Sequence[Job], steps: int, guidance: float) -> Tensor:
+    def _sample(self, jobs: Sequence[Job], steps: int, guidance: float, strength: float) -> Tensor:
         device = next(self.unet.parameters()).device
         padded = [*jobs, *[jobs[-1]] * (self.batch_size - len(jobs))]
         shape = (self.settings.n_colours, self.settings.image_size, self.settings.image_size)
@@ -171,7 +180,12 @@ class ClassConditionalGenerator:
         null = torch.full_like(labels, len(self.settings.classes))
         scheduler = DPMSolverMultistepScheduler(**NOISE_SCHEDULE)
         scheduler.set_timesteps(steps, device=device)
-        for t in scheduler.timesteps:
+        timesteps = scheduler.timesteps
+        if strength:
+            timesteps = timesteps[steps - steps_of(steps, strength) :]
+            scheduler.set_begin_index(steps - len(timesteps))
+            x = scheduler.add_noise(self._sources(padded).to(device), x, timesteps[:1].expand(len(x)))
+        for t in timesteps:
             with torch.autocast(device.type, torch.bfloat16, enabled=self.amp == "bf16"):
                 if guidance == 1:
                     v = self.unet(x, t, class_labels=labels).sample
@@ -181,6 +195,12 @@ class ClassConditionalGenerator:
                     v = unconditional + guidance * (conditional - unconditional)
             x = scheduler.step(v.float(), t, x).prev_sample
         return (x[: len(jobs)] / 2 + 0.5).clamp(0, 1).expand(-1, 3, -1, -1).cpu()  # clamp keeps NaN
+
+    def _sources(self, jobs: Sequence[Job]) -> Tensor:
+        """Source images of the jobs (B, C, S, S), -1 to 1."""
+        arrays = [read_source(self.sources, job.settings["source"], self.settings.image_size) for job in jobs]
+        pixels = torch.stack([torch.from_numpy(array.copy()) for array in arrays]).permute(0, 3, 1, 2)
+        return pixels[:, : self.settings.n_colours].float() / 127.5 - 1
 
     def save(self, folder: Path) -> None:
         """Write weights and settings to `folder`: the weights last, so that a folder with weights is whole."""
@@ -207,6 +227,11 @@ class ClassConditionalGenerator:
         if noise_schedule != NOISE_SCHEDULE:
             raise InputError("a generator of this version's noise schedule", str(folder), "train the generator again")
         return cls(unet, settings, batch_size=batch_size, amp=amp, output_size=output_size)
+
+
+def _kind(job: Job) -> tuple[int, float, float]:
+    """What the jobs of a batch share: steps, guidance, and strength, 0 without a source image."""
+    return job.settings["steps"], job.settings["guidance"], job.settings.get("strength", 0.0)
 
 
 def _weight_bytes(module: nn.Module) -> bytes:

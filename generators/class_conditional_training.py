@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from generators.capacity import capacity_loss, general_part, merged_state, reserve_capacity
 from generators.class_balancing import class_balancing_loss
 from generators.class_conditional import NOISE_SCHEDULE, NetworkSettings, build_unet
 from generators.update_loop import UpdateLoop
@@ -20,7 +19,7 @@ from rebalance.averaging import MovingAverage
 from rebalance.ranks import derive_seed, seed_everything
 from rebalance.transfer import send
 
-Objective = Literal["plain", "cbdm", "cm"]
+Objective = Literal["plain", "cbdm"]
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ class TrainingSettings:
         label_exponent: Classes are drawn in proportion to n_c to this power: 1 as they are, 0 alike. Below 1 the images
             of the rarest classes are drawn so often that the network learns them by heart.
         label_drop: Share of labels replaced by the null class.
-        objective: What is asked beside the noise: "plain" nothing, "cbdm" see `class_balancing`, "cm" see `capacity`;
-            these two take a second look at every image, and so about twice as long.
+        objective: What is asked beside the noise: "plain" nothing, "cbdm" see `class_balancing`, which looks at every
+            image twice and so takes about twice the time and memory.
         flip: Mirror half of the images.
         shift: Move images by up to so many pixels.
         amp: "no" or "bf16".
@@ -89,10 +88,7 @@ def train_class_conditional(
     device = images.device
     images = images[:, : network.n_colours]
     seed_everything(settings.seed)
-    unet = build_unet(network)
-    if settings.objective == "cm":
-        reserve_capacity(unet)
-    unet = unet.to(device)
+    unet = build_unet(network).to(device)
     average = MovingAverage[nn.Module](unet, settings.ema)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=settings.lr)
     modules: dict[str, nn.Module] = {"unet": unet, "average": average}
@@ -113,11 +109,7 @@ def train_class_conditional(
         after=lambda update: average.update(unet, update),
         progress=progress,
     )
-    if settings.objective != "cm":
-        return average.average
-    merged: nn.Module = build_unet(network).to(device).requires_grad_(False).eval()
-    merged.load_state_dict(merged_state(average.average))
-    return merged
+    return average.average
 
 
 def _step(
@@ -163,10 +155,6 @@ def _step(
         times = timesteps / noise_schedule.config.num_train_timesteps
         term = class_balancing_loss(predicted, predict(others), times)
         loss = loss + (term * send(~dropped[mine], device)).mean()
-    elif settings.objective == "cm":
-        with general_part(unet):
-            general = predict(told)
-        loss = loss + capacity_loss(predicted, general, send(classes[mine], device), send(draw.counts, device)).mean()
     backward(loss * (len(clean) * n_processes / n))
     return loss.detach()
 

@@ -45,8 +45,8 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         label_exponent: Classes are drawn in proportion to n_c to this power in training: 1 as they are, 0 alike;
             below 1 the rarest images are soon learnt by heart.
         label_drop: Share of labels replaced by the null class, for guidance.
-        objective: "plain", or what training asks for rare classes: "cbdm", see `generators.class_balancing`, or "cm",
-            see `generators.capacity`; both take about twice as long.
+        objective: "plain", or "cbdm": rare classes take over what frequent ones vary in, see
+            `generators.class_balancing`; takes about twice the time and memory.
         flip: Whether a mirrored image is still one of its class; photographs usually are.
         guidance: Strength of classifier-free guidance; 1 is none, above 3 diversity suffers.
         steps: Sampling steps.
@@ -74,7 +74,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         "ema": [Interval(Real, 0, 1, closed="left")],
         "label_exponent": [Interval(Real, 0, 1, closed="both")],
         "label_drop": [Interval(Real, 0, 0.9, closed="both")],
-        "objective": [StrOptions({"plain", "cbdm", "cm"})],
+        "objective": [StrOptions({"plain", "cbdm"})],
         "flip": ["boolean"],
         "guidance": [Interval(Real, 1, None, closed="left")],
         "steps": [Interval(Integral, 2, 1000, closed="both")],

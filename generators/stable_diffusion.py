@@ -23,12 +23,12 @@ from generators.latent_sampling import Condition, Sampling, draw_noise, make_sch
 from generators.lora import load_adapter
 from generators.prompt_embeddings import PromptEmbedder
 from generators.safety import SafetyChecker
+from generators.source_images import read_source
 from generators.stable_diffusion_checkpoint import Checkpoint
 from generators.stable_diffusion_loading import load_model
 from generators.stable_diffusion_settings import DTYPES, ImageSettings, resolve_settings
-from rebalance.data.decoding import decode
 from rebalance.data.resizing import resize_images
-from rebalance.data.table import Image, content_hash
+from rebalance.data.table import Image
 from rebalance.errors import InputError, RunError
 
 _SLICED_SIZE = 256
@@ -229,25 +229,13 @@ class StableDiffusion:
 
     def _encode(self, jobs: Sequence[Job], generators: Sequence[torch.Generator]) -> Tensor:
         """Latents of the jobs' source images, drawn from what the encoder says of them."""
-        pixels = torch.stack([torch.from_numpy(self._source(job).copy()) for job in jobs]).permute(0, 3, 1, 2)
+        arrays = [read_source(self.sources, job.settings["source"], self.settings.size) for job in jobs]
+        pixels = torch.stack([torch.from_numpy(array.copy()) for array in arrays]).permute(0, 3, 1, 2)
         images = pixels.to(self.device).float() / 127.5 - 1
         told = self.vae.encode(images.to(self._vae_dtype)).latent_dist
         noise = draw_noise(generators, tuple(told.mean.shape[1:])).to(self.device)
         latents: Tensor = (told.mean.float() + told.std.float() * noise) * self.vae.config.scaling_factor
         return latents
-
-    def _source(self, job: Job) -> Any:
-        """RGB pixels (S, S, 3) of a job's source image: four channels would pass for latents, one would crash."""
-        name = job.settings["source"]
-        if name not in self.sources:
-            raise InputError("the source image of every job", f"none for {name}", "hand in all sources of the plan")
-        image = self.sources[name]
-        try:
-            if content_hash(image).hex() != name:
-                raise InputError("source images as they were planned", f"{image} was changed", "plan again")
-            return decode(image, self.settings.size)
-        except OSError as error:
-            raise RunError(f"cannot read the source image {image}: {error}") from error
 
     def _decode(self, latents: Tensor) -> Tensor:
         """Images (B, 3, S, S) float32 in [0, 1], NaN where the latents are."""

@@ -15,8 +15,9 @@ from generators.base import Job
 from generators.latent_sampling import Sampling
 from generators.plan import image_seeds, n_candidates
 from generators.prompts import Prompts
+from generators.source_images import hashed_images
 from rebalance.counts import IntArray
-from rebalance.data.table import Image, ImageTable, content_hash
+from rebalance.data.table import Image, ImageTable
 from rebalance.errors import InputError
 
 STRENGTHS = (0.4, 0.55, 0.7, 0.85)
@@ -74,7 +75,7 @@ def find_sources(
                     f"none for {table.classes[label]}",
                     "use mode text, or allow images of other classes (min_sources)",
                 )
-        named = {kind: _hashed(table, part) for kind, part in rows.items()}
+        named = {kind: hashed_images(table, part) for kind, part in rows.items()}
         own.append(tuple(named["own"]))
         donors.append(tuple(named["donors"]))
         images.update(named["own"] | named["donors"])
@@ -183,16 +184,6 @@ def _settings(mode: str, prompts: Prompts, label: int, index: int, sampling: Sam
         "scheduler": sampling.scheduler,
     }
     return settings | {"adapter": adapter} if adapter else settings
-
-
-def _hashed(table: ImageTable, rows: IntArray) -> dict[str, Image]:
-    named = {}
-    for row in rows.tolist():
-        try:
-            named[content_hash(table.images[row]).hex()] = table.images[row]
-        except OSError as error:
-            raise InputError("source images that can be read", f"{table.name(row)}: {error}", "restore it") from error
-    return named
 
 
 def _shuffled(items: list[str], seed: int, class_name: str) -> list[str]:

@@ -6,8 +6,8 @@ import shutil
 import time
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from statistics import median
-from typing import final
+from statistics import mean, median
+from typing import Any, final
 
 import torch
 
@@ -15,6 +15,7 @@ from generators.base import ImageGenerator, Job
 from generators.class_conditional import ClassConditionalGenerator, NetworkSettings, build_unet, is_grey
 from generators.class_conditional_sizes import settings_for
 from generators.class_conditional_training import TrainingSettings, train_class_conditional
+from generators.head_to_tail import head_to_tail_jobs, steps_of
 from generators.plan import plan_jobs
 from pipelines.config import SynthesizeConfig
 from pipelines.config_groups import DataConfig
@@ -41,6 +42,7 @@ class ClassConditionalPlan:
         training: How it is trained.
         steps: Sampling steps.
         guidance: Strength of the guidance.
+        strengths: How far images of other classes are noised to begin from; none begin from noise alone.
         sampling_batch: Images sampled at a time.
         output_size: Height and width of the images handed out, px.
         device: Where it runs.
@@ -50,6 +52,7 @@ class ClassConditionalPlan:
     training: TrainingSettings
     steps: int
     guidance: float
+    strengths: tuple[float, ...]
     sampling_batch: int
     output_size: int | None
     device: torch.device
@@ -81,7 +84,7 @@ class ClassConditionalPlan:
         images = torch.zeros((probe, 3, size, size), dtype=torch.uint8, device=self.device)
         labels = torch.arange(probe) % len(self.network.classes)
         times: list[float] = []
-        settings = replace(self.training, updates=6, batch_size=probe)
+        settings = replace(self.training, updates=6, batch_size=probe, lr=TrainingSettings.lr)
         train_class_conditional(
             images, labels, self.network, settings, progress=lambda update, loss: times.append(self._now())
         )
@@ -94,7 +97,8 @@ class ClassConditionalPlan:
         model.generate(jobs)
         start = self._now()
         model.generate(jobs)
-        image = (self._now() - start) / 2 / sampled * self.steps
+        steps = mean(steps_of(self.steps, strength) for strength in self.strengths or (1.0,))
+        image = (self._now() - start) / 2 / sampled * steps
         return update * self.training.updates / 60, image * n_images / world_size() / 60
 
     def _now(self) -> float:
@@ -140,14 +144,13 @@ class ClassConditionalPlan:
             "amp": self.training.amp,
             **({"output_size": self.output_size} if self.output_size is not None else {}),
         }
-        return plan_jobs(
-            generator.fingerprint,
-            table.classes,
-            amount.budget,
-            reserve=amount.reserve,
-            seed=amount.seed,
-            settings=settings,
-        )
+        told: dict[str, Any] = {"reserve": amount.reserve, "seed": amount.seed, "settings": settings}
+        if not self.strengths:
+            return plan_jobs(generator.fingerprint, table.classes, amount.budget, **told)
+        assert isinstance(generator, ClassConditionalGenerator)
+        jobs, sources = head_to_tail_jobs(generator.fingerprint, table, amount.budget, self.strengths, **told)
+        generator.sources.update(sources)
+        return jobs
 
 
 def plan_class_conditional(
@@ -181,6 +184,7 @@ def plan_class_conditional(
         training=training,
         steps=generator.steps,
         guidance=generator.guidance,
+        strengths=generator.head_to_tail,
         sampling_batch=generator.sampling_batch or (128 if device.type == "cpu" else 512),
         output_size=config.files.output_size,
         device=device,

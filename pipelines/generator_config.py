@@ -40,10 +40,12 @@ class GeneratorConfig:
     default 1, as rare images that are drawn more are learnt by heart; with --mode adapted 0.5."""
     label_drop: float = 0.1
     """Share of labels, or of prompts, that training leaves out, for guidance."""
-    generator_objective: Literal["plain", "cbdm", "cm"] = "plain"
-    """What training asks for rare classes. cbdm (class balancing): that predictions for other classes stay near.
-    cm (capacity manipulation): that a low-rank part of the weights is kept for them. Both take about twice as long.
-    class-conditional only."""
+    generator_objective: Literal["plain", "cbdm"] = "plain"
+    """cbdm (class balancing): training asks that early in sampling classes look alike, so that rare ones take over what
+    frequent ones vary in; takes about twice the time and memory. class-conditional only."""
+    head_to_tail: tuple[float, ...] = ()
+    """Begin from images of other classes that are noised so far (0 to 1; several take turns) instead of from noise
+    alone, for example 0.5 0.6 0.7 0.8. class-conditional only."""
     guidance: float = 2.0
     """Strength of classifier-free guidance; 1 is none, above 3 diversity suffers."""
     steps: int = 20

@@ -10,7 +10,7 @@ from pipelines.config import RebalanceConfig, SynthesizeConfig
 from pipelines.generator_config import GeneratorConfig, ImageFilesConfig, StableDiffusionConfig
 from rebalance.errors import InputError
 
-_OWN_NETWORK = ("generator_channels", "generator_ema", "generator_objective")
+_OWN_NETWORK = ("generator_channels", "generator_ema", "generator_objective", "head_to_tail")
 _TRAINING = ("generator_updates", "generator_batch_size", "generator_lr", "label_exponent", "label_drop")
 _FROM_IMAGES = ("strength", "min_sources", "max_sources")
 _ADAPTER = ("lora_rank", "lora_layers", "class_tokens", "token_lr", "min_snr", "gradient_checkpointing")
@@ -27,6 +27,14 @@ def check_generator(config: SynthesizeConfig | RebalanceConfig) -> None:
         every = [field.name for field in fields(StableDiffusionConfig)]
         _refuse(config.stable_diffusion, every, "--generator class-conditional", "add --generator stable-diffusion")
         _check_ranges({"--guidance": (generator.guidance, 1, 20), "--steps": (generator.steps, 2, 1000)})
+        for strength in generator.head_to_tail:
+            _check_ranges({"--head-to-tail": (strength, 0.01, 1)})
+            if int(generator.steps * strength) < 1:
+                raise InputError(
+                    "--steps times --head-to-tail of at least 1",
+                    f"{generator.steps} × {strength}",
+                    "raise one of them: no step would be run",
+                )
     else:
         _check_stable_diffusion(generator, config.stable_diffusion)
     if not files.shards:

@@ -60,7 +60,7 @@ class RunFolder:
         except InputError as error:
             problem = error
         except OSError as error:
-            problem = InputError("a folder that can be written", f"{path}: {error}", "choose another --output")
+            problem = InputError("a folder that can be written", f"{path}: {error}", f"choose another {self._place}")
         problems = [error for error in gather(problem) if error is not None]
         if problems:
             self.close()
@@ -83,9 +83,14 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
+    @property
+    def _place(self) -> str:
+        """The option that names the folder."""
+        return "--out" if self.command == "synthesize" else "--output or --experiment"
+
     def _check_place(self) -> None:
         if self.path.exists() and not self.path.is_dir():
-            raise InputError("a folder for the run", f"a file: {self.path}", "choose another --output or --experiment")
+            raise InputError("a folder for the run", f"a file: {self.path}", f"choose another {self._place}")
         if (self.path / "config.yaml").exists():
             read_run_config(self.path)
         elif self.path.is_dir():
@@ -107,7 +112,7 @@ class RunFolder:
                 raise InputError(
                     f"a folder of `rebalance {self.command}`",
                     f"{self.path} of `rebalance {found['command']}`",
-                    "choose another --output or --experiment",
+                    f"choose another {self._place}",
                 )
             if not resume:
                 self._empty()
@@ -115,7 +120,7 @@ class RunFolder:
                 raise InputError(
                     f"the configuration that {self.path} was begun with",
                     "\n".join(["another one:", *(f"  {line}" for line in changed)]),
-                    "go on with the old one, start again with --no-resume, or choose another --experiment",
+                    f"go on with the old one, start again with --no-resume, or choose another {self._place}",
                 )
         write_text(file, f"command: {self.command}\n" + to_yaml(config))
         write_json(self.path / "environment.json", describe_environment())
@@ -216,7 +221,7 @@ def _lock(folder: Path) -> int:
         raise InputError(
             "a run folder that no process is writing",
             f"{folder}, in use by another process",
-            "wait for it, end it, or choose another --experiment",
+            "wait for it, end it, or choose another folder",
         ) from error
     return handle
 

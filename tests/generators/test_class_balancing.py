@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor, nn
 
+from generators import class_conditional_training
 from generators.class_balancing import class_balancing_loss
+from generators.class_conditional import ClassConditionalGenerator, NetworkSettings
+from generators.class_conditional_training import TrainingSettings, train_class_conditional
+
+NETWORK = NetworkSettings(("cat", "dog"), 8, (8, 16), layers=1, dropout=0.0)
+SETTINGS = TrainingSettings(updates=3, batch_size=16, checkpoint_updates=2, label_drop=0.25)
 
 
-def predictions(seed: int) -> torch.Tensor:
+def predictions(seed: int) -> Tensor:
     return torch.randn((3, 2, 4, 4), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -31,3 +42,131 @@ def test_the_drawn_classes_are_pulled_a_quarter_as_much() -> None:
     assert other.grad is not None
     torch.testing.assert_close(one.grad, (one - other).detach() * 2 * 0.5 / 32)
     torch.testing.assert_close(other.grad, -one.grad / 4)
+
+
+# In the training of a generator
+
+
+def data() -> tuple[Tensor, Tensor]:
+    images = torch.randint(256, (10, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return images, torch.tensor([0] * 8 + [1] * 2)
+
+
+class Watched(nn.Module):
+    """The U-Net, with what it was asked and what it answered."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+        self.asked: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, class_labels: Tensor) -> Any:
+        answer = self.unet(noisy, timesteps, class_labels=class_labels)
+        self.asked.append((timesteps, class_labels, answer.sample.detach()))
+        return answer
+
+
+def watched_training(
+    monkeypatch: pytest.MonkeyPatch, settings: TrainingSettings
+) -> tuple[Watched, list[tuple[Tensor, Tensor]]]:
+    """The U-Net; target and loss of every update."""
+    losses: list[Tensor] = []
+    targets: list[Tensor] = []
+    unets: list[Watched] = []
+
+    class Scheduler(class_conditional_training.DDPMScheduler):  # type: ignore[misc]
+        def get_velocity(self, *arguments: Any) -> Tensor:
+            targets.append(super().get_velocity(*arguments))
+            return targets[-1]
+
+    def wrap(unet: nn.Module) -> nn.Module:
+        unets.append(Watched(unet))
+        return unets[0]
+
+    def backward(loss: Tensor) -> None:
+        losses.append(loss.detach())
+        loss.backward()
+
+    monkeypatch.setattr(class_conditional_training, "DDPMScheduler", Scheduler)
+    train_class_conditional(*data(), NETWORK, settings, wrap=wrap, backward=backward)
+    return unets[0], list(zip(targets, losses, strict=True))
+
+
+@pytest.mark.parametrize(("label_exponent", "rare"), [(1.0, 0.2), (0.0, 0.5)])
+def test_classes_are_compared_with_others_drawn_like_the_images(
+    monkeypatch: pytest.MonkeyPatch, label_exponent: float, rare: float
+) -> None:
+    settings = replace(SETTINGS, objective="cbdm", label_exponent=label_exponent, batch_size=64)
+    unet, updates = watched_training(monkeypatch, settings)
+    drawn = torch.cat([labels for _, labels, _ in unet.asked[1::2]])
+    assert set(drawn.tolist()) == {0, 1}  # never the null class
+    assert drawn.float().mean().item() == pytest.approx(rare, abs=0.1)
+    for update, (target, loss) in enumerate(updates):
+        (timesteps, told, own), (same, others, other) = unet.asked[2 * update : 2 * update + 2]
+        assert torch.equal(timesteps, same)
+        assert not torch.equal(told, others)
+        term = class_balancing_loss(own, other, timesteps / 1000) * (told < 2)
+        torch.testing.assert_close(loss, (own - target).square().mean() + term.mean())
+        assert term.sum() > 0
+
+
+def test_a_plain_training_looks_at_every_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    unet, updates = watched_training(monkeypatch, SETTINGS)
+    assert len(unet.asked) == len(updates) == 3
+    for (_, _, own), (target, loss) in zip(unet.asked, updates, strict=True):
+        torch.testing.assert_close(loss, (own - target).square().mean())
+
+
+def test_shares_of_a_batch_add_up_to_the_gradient_of_all() -> None:
+    def gradient(share: tuple[int, int]) -> Tensor:
+        unets: list[nn.Module] = []
+        gradients: list[Tensor] = []
+
+        def remember(unet: nn.Module) -> nn.Module:
+            unets.append(unet)
+            return unet
+
+        def backward(loss: Tensor) -> None:
+            loss.backward()
+            gradients.append(torch.cat([p.grad.flatten() for p in unets[0].parameters() if p.grad is not None]))
+
+        settings = replace(SETTINGS, updates=1, batch_size=5, objective="cbdm")
+        train_class_conditional(*data(), NETWORK, settings, wrap=remember, backward=backward, share=share)
+        return gradients[0]
+
+    both = (gradient((0, 2)) + gradient((1, 2))) / 2  # DDP takes the mean over its processes
+    torch.testing.assert_close(both, gradient((0, 1)), rtol=1e-4, atol=1e-6)
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_a_resumed_training_ends_bit_for_bit_like_an_undisturbed_one(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, updates=4, objective="cbdm")
+    undisturbed = train_class_conditional(*data(), NETWORK, settings)
+    done: list[int] = []
+
+    def interrupt(n: int, loss: float) -> None:
+        done.append(n)
+        if len(done) == 3:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train_class_conditional(*data(), NETWORK, settings, checkpoints=tmp_path, progress=interrupt)
+    for _ in range(2):  # goes on; then finds it finished
+        resumed = train_class_conditional(*data(), NETWORK, settings, checkpoints=tmp_path)
+        pairs = zip(resumed.state_dict().values(), undisturbed.state_dict().values(), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_the_trained_network_is_saved_and_loaded_like_a_plain_one(tmp_path: Path) -> None:
+    plain, other = (
+        train_class_conditional(*data(), NETWORK, settings)
+        for settings in (SETTINGS, replace(SETTINGS, objective="cbdm"))
+    )
+    assert plain.state_dict().keys() == other.state_dict().keys()
+    assert any((one != two).any() for one, two in zip(plain.parameters(), other.parameters(), strict=True))
+    generator = ClassConditionalGenerator(other, NETWORK)
+    generator.save(tmp_path)
+    assert ClassConditionalGenerator.load(tmp_path).fingerprint == generator.fingerprint

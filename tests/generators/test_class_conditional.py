@@ -85,7 +85,7 @@ def test_guidance_leans_from_no_class_to_the_class_and_beyond(unet: nn.Module, m
 
 
 def test_jobs_of_unlike_settings_do_not_share_a_batch(generator: ClassConditionalGenerator) -> None:
-    with pytest.raises(InputError, match="jobs of equal steps and guidance"):
+    with pytest.raises(InputError, match="jobs of equal steps, guidance and strength"):
         generator.generate([*jobs(1), *jobs(2, steps=3)])
 
 

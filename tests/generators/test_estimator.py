@@ -79,11 +79,11 @@ def test_mirroring_draws_and_objective_are_plain_unless_told(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(estimator, "train_class_conditional", stop)
-    for options in ({}, {"flip": True, "label_exponent": 0.5, "objective": "cm"}):
+    for options in ({}, {"flip": True, "label_exponent": 0.5, "objective": "cbdm"}):
         with pytest.raises(KeyboardInterrupt):
             ClassConditionalDiffusion(**TINY, **options).fit(stack(8, 8), LABELS)
     asked = [(settings.flip, settings.label_exponent, settings.objective) for settings in found]
-    assert asked == [(False, 1.0, "plain"), (True, 0.5, "cm")]
+    assert asked == [(False, 1.0, "plain"), (True, 0.5, "cbdm")]
 
 
 def test_samples_are_a_function_of_labels_and_seed(fitted: ClassConditionalDiffusion) -> None:

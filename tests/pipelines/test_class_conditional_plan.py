@@ -65,9 +65,9 @@ def test_classes_are_drawn_as_they_are_and_for_an_adapter_by_their_root(
     assert stable_diffusion_plan._adaptation(settings).label_exponent == adapter
 
 
-@pytest.mark.parametrize("objective", ["plain", "cbdm", "cm"])
+@pytest.mark.parametrize("objective", ["plain", "cbdm"])
 def test_the_objective_is_trained_and_its_time_estimated(
-    objective: Literal["plain", "cbdm", "cm"], monkeypatch: pytest.MonkeyPatch
+    objective: Literal["plain", "cbdm"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = GeneratorConfig(generator_objective=objective, generator_channels=(8, 16), generator_batch_size=2)
     settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=generator)

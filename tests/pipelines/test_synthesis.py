@@ -15,6 +15,7 @@ from PIL import Image
 from generators.manifest import read_manifest
 from pipelines import BudgetConfig, DataConfig, FilterConfig, GeneratorConfig, SynthesizeConfig, candidates, synthesize
 from pipelines.synthetic_images import open_synthetic
+from rebalance.data.table import content_hash
 from rebalance.errors import InputError
 
 WANTED = {"круг": 0, "two words": 6, "f.o.u.r": 9, "tail": 12}
@@ -117,6 +118,35 @@ def test_interrupted_synthesis_ends_with_the_same_files(
     assert tree(out) == tree(finished)
 
 
+def test_candidates_begin_from_images_of_other_classes_after_an_interruption_too(photos: Path, tmp_path: Path) -> None:
+    small = config(photos, tmp_path / "whole").generator
+    settings = config(photos, tmp_path / "whole", generator=replace(small, head_to_tail=(0.5, 1.0)))
+    assert synthesize(settings) is not None
+    rows = read_manifest(tmp_path / "whole")
+    classes = {content_hash(str(file)).hex(): file.parent.name for file in (photos / "train").rglob("*.jpg")}
+    assert all(classes[row["source"]] != row["class"] for row in rows)
+    assert {row["strength"] for row in rows} == {0.5, 1.0}
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    for name in ("candidates", "images", "journals", "contact_sheets"):
+        shutil.rmtree(tmp_path / "again" / name)
+    (tmp_path / "again" / "metrics.json").unlink()
+    synthesize(replace(settings, out=tmp_path / "again"))
+    assert tree(tmp_path / "again") == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("strengths", "words"),
+    [((0.5, 1.5), r"--head-to-tail from 0\.01 to 1; got 1\.5"), ((0.4,), r"of at least 1; got 2 × 0\.4")],
+)
+def test_strengths_that_cannot_work_are_refused(
+    photos: Path, tmp_path: Path, strengths: tuple[float, ...], words: str
+) -> None:
+    small = config(photos, tmp_path / "out").generator
+    with pytest.raises(InputError, match=words):
+        synthesize(config(photos, tmp_path / "out", generator=replace(small, head_to_tail=strengths)))
+    assert not (tmp_path / "out").exists()
+
+
 def test_finished_synthesis_is_not_repeated(photos: Path, finished: Path) -> None:
     before = tree(finished)
     synthesize(config(photos, finished))
@@ -124,7 +154,7 @@ def test_finished_synthesis_is_not_repeated(photos: Path, finished: Path) -> Non
 
 
 def test_changed_settings_are_refused(photos: Path, finished: Path) -> None:
-    with pytest.raises(InputError, match=r"generator\.guidance: 2\.0 → 1\.5"):
+    with pytest.raises(InputError, match=r"generator\.guidance: 2\.0 → 1\.5[^$]*or choose another --out$"):
         synthesize(
             config(
                 photos,

@@ -124,12 +124,12 @@ def test_killed_launcher_leaves_no_rank_writing_and_the_run_goes_on(tmp_path: Pa
 def test_synthesis_gives_the_same_files_on_two_ranks_and_on_one(photos: Path, tmp_path: Path) -> None:
     """Given the same generator; training it on two ranks adds gradients in another order.
 
-    Its objective is the hardest for ranks: two passes over a batch, one of them without some of the parameters.
+    Its objective is the hardest for ranks: two passes over a batch, then one gradient.
     """
     arguments = rebalance(
         *("synthesize", str(photos), "--device", "cpu", "--max-images", "24", "--skip-gate", "distance"),
         *"--generator-updates 6 --generator-batch-size 8 --generator-channels 8 16".split(),
-        *"--generator-objective cm --steps 2 --sampling-batch 8 --feature-updates 4 --out".split(),
+        *"--generator-objective cbdm --steps 2 --sampling-batch 8 --feature-updates 4 --out".split(),
     )
     finish(torchrun([*arguments, "two"], tmp_path))
     shutil.copytree(tmp_path / "two", tmp_path / "one")
