@@ -22,8 +22,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from generators.base import Generated, Job, check_finite, group_jobs
-from generators.head_to_tail import steps_of
-from generators.source_images import read_source
+from generators.source_images import read_source, steps_of
 from rebalance.data.resizing import resize_images
 from rebalance.data.table import Image
 from rebalance.errors import InputError
@@ -198,8 +197,9 @@ class ClassConditionalGenerator:
 
     def _sources(self, jobs: Sequence[Job]) -> Tensor:
         """Source images of the jobs (B, C, S, S), -1 to 1."""
-        arrays = [read_source(self.sources, job.settings["source"], self.settings.image_size) for job in jobs]
-        pixels = torch.stack([torch.from_numpy(array.copy()) for array in arrays]).permute(0, 3, 1, 2)
+        names = [job.settings["source"] for job in jobs]
+        arrays = {name: read_source(self.sources, name, self.settings.image_size) for name in dict.fromkeys(names)}
+        pixels = torch.stack([torch.from_numpy(arrays[name].copy()) for name in names]).permute(0, 3, 1, 2)
         return pixels[:, : self.settings.n_colours].float() / 127.5 - 1
 
     def save(self, folder: Path) -> None:

@@ -48,23 +48,19 @@ def head_to_tail_jobs(
     """
     plan = plan_jobs(fingerprint, table.classes, budget, reserve=reserve, seed=seed, settings=settings)
     sources: dict[str, Image] = {}
+    names: dict[int, str] = {}
     for label, jobs in enumerate(plan):
         others = np.flatnonzero(table.targets != label)
         if jobs and not others.size:
             raise InputError(
                 "images of other classes to begin from", f"{table.classes[label]} alone", "leave out --head-to-tail"
             )
-        rows = [others[job.seed % others.size] for job in jobs]  # seeds are hashes, so as good as drawn
-        names: dict[int, str] = {}
-        for row in dict.fromkeys(rows):
-            ((names[row], image),) = hashed_images(table, np.array([row])).items()
-            sources[names[row]] = image
-        for i, (job, row) in enumerate(zip(jobs, rows, strict=True)):
+        for i, job in enumerate(jobs):
+            row = int(others[job.seed % others.size])  # seeds are hashes, so as good as drawn
+            if row not in names:
+                named = hashed_images(table, np.array([row]))
+                sources |= named
+                (names[row],) = named
             own = {"strength": float(strengths[i % len(strengths)]), "source": names[row]}
             jobs[i] = replace(job, settings={**job.settings, **own})
     return plan, sources
-
-
-def steps_of(steps: int, strength: float) -> int:
-    """Of the sampling steps those that a source image of this strength is denoised by."""
-    return min(int(steps * strength), steps)

@@ -22,6 +22,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, LCMScheduler, UniPCMultistepScheduler
 from torch import Tensor, nn
 
+from generators.source_images import steps_of
 from rebalance.errors import InputError, nearest
 
 _SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -73,7 +74,7 @@ class Sampling:
     @property
     def n_updates(self) -> int:
         """Steps that are run."""
-        return self.steps if self.strength is None else min(int(self.steps * self.strength), self.steps)
+        return self.steps if self.strength is None else steps_of(self.steps, self.strength)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,11 @@ from rebalance.data.table import ByteArray, Image, ImageTable, content_hash
 from rebalance.errors import InputError, RunError
 
 
+def steps_of(steps: int, strength: float) -> int:
+    """Of the sampling steps those that a source image which is noised so far is denoised by."""
+    return min(int(steps * strength), steps)
+
+
 def hashed_images(table: ImageTable, rows: IntArray) -> dict[str, Image]:
     """Hash → image of the rows of a table.
 

@@ -15,8 +15,9 @@ from generators.base import ImageGenerator, Job
 from generators.class_conditional import ClassConditionalGenerator, NetworkSettings, build_unet, is_grey
 from generators.class_conditional_sizes import settings_for
 from generators.class_conditional_training import TrainingSettings, train_class_conditional
-from generators.head_to_tail import head_to_tail_jobs, steps_of
+from generators.head_to_tail import head_to_tail_jobs
 from generators.plan import plan_jobs
+from generators.source_images import steps_of
 from pipelines.config import SynthesizeConfig
 from pipelines.config_groups import DataConfig
 from pipelines.generator_plan import Amount, Workshop, training_bar

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
+from generators.source_images import steps_of
 from pipelines.config import RebalanceConfig, SynthesizeConfig
 from pipelines.generator_config import GeneratorConfig, ImageFilesConfig, StableDiffusionConfig
 from rebalance.errors import InputError
@@ -29,7 +30,7 @@ def check_generator(config: SynthesizeConfig | RebalanceConfig) -> None:
         _check_ranges({"--guidance": (generator.guidance, 1, 20), "--steps": (generator.steps, 2, 1000)})
         for strength in generator.head_to_tail:
             _check_ranges({"--head-to-tail": (strength, 0.01, 1)})
-            if int(generator.steps * strength) < 1:
+            if steps_of(generator.steps, strength) < 1:
                 raise InputError(
                     "--steps times --head-to-tail of at least 1",
                     f"{generator.steps} × {strength}",

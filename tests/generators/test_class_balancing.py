@@ -117,49 +117,6 @@ def test_a_plain_training_looks_at_every_image_once(monkeypatch: pytest.MonkeyPa
         torch.testing.assert_close(loss, (own - target).square().mean())
 
 
-def test_shares_of_a_batch_add_up_to_the_gradient_of_all() -> None:
-    def gradient(share: tuple[int, int]) -> Tensor:
-        unets: list[nn.Module] = []
-        gradients: list[Tensor] = []
-
-        def remember(unet: nn.Module) -> nn.Module:
-            unets.append(unet)
-            return unet
-
-        def backward(loss: Tensor) -> None:
-            loss.backward()
-            gradients.append(torch.cat([p.grad.flatten() for p in unets[0].parameters() if p.grad is not None]))
-
-        settings = replace(SETTINGS, updates=1, batch_size=5, objective="cbdm")
-        train_class_conditional(*data(), NETWORK, settings, wrap=remember, backward=backward, share=share)
-        return gradients[0]
-
-    both = (gradient((0, 2)) + gradient((1, 2))) / 2  # DDP takes the mean over its processes
-    torch.testing.assert_close(both, gradient((0, 1)), rtol=1e-4, atol=1e-6)
-
-
-class StoppedError(Exception):
-    pass
-
-
-def test_a_resumed_training_ends_bit_for_bit_like_an_undisturbed_one(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, updates=4, objective="cbdm")
-    undisturbed = train_class_conditional(*data(), NETWORK, settings)
-    done: list[int] = []
-
-    def interrupt(n: int, loss: float) -> None:
-        done.append(n)
-        if len(done) == 3:
-            raise StoppedError
-
-    with pytest.raises(StoppedError):
-        train_class_conditional(*data(), NETWORK, settings, checkpoints=tmp_path, progress=interrupt)
-    for _ in range(2):  # goes on; then finds it finished
-        resumed = train_class_conditional(*data(), NETWORK, settings, checkpoints=tmp_path)
-        pairs = zip(resumed.state_dict().values(), undisturbed.state_dict().values(), strict=True)
-        assert all(torch.equal(one, other) for one, other in pairs)
-
-
 def test_the_trained_network_is_saved_and_loaded_like_a_plain_one(tmp_path: Path) -> None:
     plain, other = (
         train_class_conditional(*data(), NETWORK, settings)

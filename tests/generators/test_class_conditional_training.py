@@ -33,8 +33,9 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.parametrize("objective", ["plain", "cbdm"])
 @pytest.mark.parametrize("batch_size", [4, 5])
-def test_shares_of_a_batch_add_up_to_the_gradient_of_all(batch_size: int) -> None:
+def test_shares_of_a_batch_add_up_to_the_gradient_of_all(batch_size: int, objective: str) -> None:
     network = NetworkSettings(NETWORK.classes, 8, (8, 16), layers=1, dropout=0.0)
 
     def gradient(share: tuple[int, int]) -> Tensor:
@@ -49,7 +50,7 @@ def test_shares_of_a_batch_add_up_to_the_gradient_of_all(batch_size: int) -> Non
             loss.backward()
             gradients.append(torch.cat([p.grad.flatten() for p in unets[0].parameters() if p.grad is not None]))
 
-        settings = training(updates=1, batch_size=batch_size)
+        settings = training(updates=1, batch_size=batch_size, objective=objective)
         train_class_conditional(*data(), network, settings, wrap=remember, backward=backward, share=share)
         return gradients[0]
 
@@ -61,9 +62,10 @@ class StoppedError(Exception):
     pass
 
 
-@pytest.mark.parametrize("stop", [2, 3, 5, 6])
-def test_a_resumed_training_ends_bit_for_bit_like_an_undisturbed_one(tmp_path: Path, stop: int) -> None:
-    undisturbed = train_class_conditional(*data(), NETWORK, training())
+@pytest.mark.parametrize(("stop", "objective"), [(2, "plain"), (3, "plain"), (5, "plain"), (6, "plain"), (5, "cbdm")])
+def test_a_resumed_training_ends_bit_for_bit_like_an_undisturbed_one(tmp_path: Path, stop: int, objective: str) -> None:
+    settings = training(objective=objective)
+    undisturbed = train_class_conditional(*data(), NETWORK, settings)
     done: list[int] = []
 
     def interrupt(n: int, loss: float) -> None:
@@ -72,11 +74,11 @@ def test_a_resumed_training_ends_bit_for_bit_like_an_undisturbed_one(tmp_path: P
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        train_class_conditional(*data(), NETWORK, training(), checkpoints=tmp_path, progress=interrupt)
+        train_class_conditional(*data(), NETWORK, settings, checkpoints=tmp_path, progress=interrupt)
     torch.manual_seed(99)
     done.clear()
     resumed = train_class_conditional(
-        *data(), NETWORK, training(), checkpoints=tmp_path, progress=lambda n, loss: done.append(n)
+        *data(), NETWORK, settings, checkpoints=tmp_path, progress=lambda n, loss: done.append(n)
     )
     assert same(resumed, undisturbed)
     assert sum(done) == 6

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from generators.base import Job
 from generators.class_conditional import ClassConditionalGenerator, NetworkSettings, build_unet, is_grey
-from generators.head_to_tail import head_to_tail_jobs, steps_of
+from generators.head_to_tail import head_to_tail_jobs
 from rebalance.data.table import Image, ImageTable, content_hash
 from rebalance.errors import InputError
 
@@ -87,11 +87,6 @@ def test_a_class_alone_has_nothing_to_begin_from() -> None:
     ):
         plan([1, 0], data=alone)
     assert len(plan([0, 1], data=alone)[0][1]) == 2
-
-
-@pytest.mark.parametrize(("strength", "steps"), [(0.05, 1), (0.5, 10), (0.79, 15), (1.0, 20)])
-def test_strength_is_a_share_of_the_steps(strength: float, steps: int) -> None:
-    assert steps_of(20, strength) == steps
 
 
 # Images

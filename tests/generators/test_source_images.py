@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from generators.source_images import hashed_images, read_source
+from generators.source_images import hashed_images, read_source, steps_of
 from rebalance.data.table import ImageTable, content_hash
 from rebalance.errors import InputError, RunError
+
+
+@pytest.mark.parametrize(("strength", "steps"), [(0.05, 1), (0.5, 10), (0.79, 15), (1.0, 20)])
+def test_strength_is_a_share_of_the_steps(strength: float, steps: int) -> None:
+    assert steps_of(20, strength) == steps
 
 
 def files(folder: Path) -> list[str]:

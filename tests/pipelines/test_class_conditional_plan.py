@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,17 @@ def test_the_objective_is_trained_and_its_time_estimated(
     monkeypatch.setattr(class_conditional_plan, "train_class_conditional", watch)
     plan.estimate_minutes(1)
     assert [(settings.objective, settings.updates, settings.batch_size) for settings in timed] == [(objective, 6, 2)]
+
+
+def test_an_image_that_begins_from_another_takes_as_much_less_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr(class_conditional_plan.ClassConditionalPlan, "_now", lambda _: next(ticks))
+    minutes = []
+    for strengths in ((), (0.5, 1.0)):
+        generator = GeneratorConfig(generator_channels=(8, 16), generator_batch_size=2, head_to_tail=strengths)
+        settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=generator)
+        minutes.append(plan_class_conditional(settings, ("0", "1"), 16, torch.device("cpu")).estimate_minutes(9)[1])
+    assert minutes[1] == pytest.approx(0.75 * minutes[0])
 
 
 @pytest.mark.parametrize(("updates", "said"), [(5, True), (500, False)])

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -269,8 +270,6 @@ def test_a_batch_that_holds_all_images_is_said(here: Path, caplog: pytest.LogCap
 
 
 def test_corrupt_images_are_refused_or_recorded(photos: Path, here: Path) -> None:
-    import shutil
-
     copy = here / "copy"
     shutil.copytree(photos, copy)
     bad = [copy / "train" / "круг" / name for name in ("0.jpg", "1.jpg")]
