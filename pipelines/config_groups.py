@@ -175,7 +175,8 @@ class OptimizationConfig:
     """Average the weights with this decay, for example 0.999, and keep the average as the model."""
     amp: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Precision of the forward pass; losses stay in float32. auto: bf16 for images beyond 16 px where the device
-    computes it faster, else float32; fp16 needs a GPU."""
+    is known to compute it faster, or in a second's measurement does, else float32; a run keeps it to its end. fp16
+    needs a GPU."""
     channels_last: bool = True
     """Memory layout that convolutions prefer."""
     compile: bool = False

@@ -13,6 +13,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from pipelines.judging import check_gates
 from pipelines.loading import load_splits, with_default_test
 from pipelines.objective import check_training
 from pipelines.open_data import OpenData, open_data
+from pipelines.precision import Amp, with_precision
 from pipelines.preparation import augmentation_of, prepare_training
 from pipelines.reporting import report
+from pipelines.results import claim_data
 from pipelines.runs import RunFolder, slug
 from pipelines.session import start_session
 from pipelines.synthesis import check_synthesis, synthesize
@@ -90,7 +93,9 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
     if _WITH_IMAGES.keys() & set(config.arms) and not begun:
         check_synthesis(_synthesis_config(config, folder / "synthesis", None), opened)
     with RunFolder(folder, "run", config, resume=place.resume) as run:
-        results = _run_arms(config, baseline, opened, run)
+        auto = with_precision(_arm_config(config, "ce", config.seed, None), session.device, opened.size, folder)
+        claim_data(run, opened, precision=auto.optimization.amp)
+        results = _run_arms(config, baseline, opened, run, auto.optimization.amp)
         metrics = _summarize(config, results, opened, read_tuning(folder), read_rounds(folder))
         if is_main():
             _export(run, metrics["selected"]["arm"], config.seed)
@@ -135,32 +140,35 @@ def _with_augmentation_of(method: Method, config: RebalanceConfig, size: int) ->
 
 
 def _run_arms(
-    config: RebalanceConfig, baseline: RebalanceConfig, opened: OpenData, run: RunFolder
+    config: RebalanceConfig, baseline: RebalanceConfig, opened: OpenData, run: RunFolder, auto: Amp
 ) -> dict[Arm, list[TrainResult]]:
     """Train every arm with every seed: first those without images, whose features the gates use."""
     results: dict[Arm, list[TrainResult]] = {}
     for arm in [arm for arm in config.arms if arm not in _WITH_IMAGES]:
-        results[arm] = _train_arm(baseline if arm == "ce" else config, arm, None, opened, run)
+        results[arm] = _train_arm(baseline if arm == "ce" else config, arm, None, opened, run, auto)
     if any(arm in _WITH_IMAGES for arm in config.arms):
         images = run / "synthesis"
         features = run / "arms" / "rebalanced" / f"seed-{config.seed}" if "rebalanced" in results else None
         synthesize(_synthesis_config(config, images, features), opened, checked=True)
-        tuning = tune(run / "tuning", config, opened, images, _train_candidate, _synthesize_fold)
+        train_candidate = partial(_train_candidate, auto)
+        tuning = tune(run / "tuning", config, opened, images, train_candidate, _synthesize_fold)
         if tuning is not None:
             config = replace(config, mixing=tuning.mixing)
         for arm in [arm for arm in config.arms if arm in _WITH_IMAGES]:
             made = images
             if arm == "feedback":
                 made = make_in_rounds(
-                    run / "feedback", config, opened, images, features, _train_candidate, _synthesis_config
+                    run / "feedback", config, opened, images, features, train_candidate, _synthesis_config
                 )
-            results[arm] = _train_arm(config, arm, made, opened, run)
+            results[arm] = _train_arm(config, arm, made, opened, run, auto)
     return {arm: results[arm] for arm in config.arms}
 
 
-def _train_candidate(folder: Path, config: RebalanceConfig, opened: OpenData, images: Path | None) -> dict[str, Any]:
+def _train_candidate(
+    auto: Amp, folder: Path, config: RebalanceConfig, opened: OpenData, images: Path | None
+) -> dict[str, Any]:
     arm: Arm = "rebalanced" if images is None else "synthetic"
-    return train_in(folder, _arm_config(config, arm, config.seed, images), opened).metrics
+    return train_in(folder, _arm_config(config, arm, config.seed, images), opened, auto=auto).metrics
 
 
 def _synthesize_fold(folder: Path, config: RebalanceConfig, opened: OpenData, features: Path) -> None:
@@ -168,14 +176,14 @@ def _synthesize_fold(folder: Path, config: RebalanceConfig, opened: OpenData, fe
 
 
 def _train_arm(
-    config: RebalanceConfig, arm: Arm, images: Path | None, opened: OpenData, run: RunFolder
+    config: RebalanceConfig, arm: Arm, images: Path | None, opened: OpenData, run: RunFolder, auto: Amp
 ) -> list[TrainResult]:
     trainings = []
     for seed in range(config.seed, config.seed + config.seeds):
         folder = run / "arms" / arm / f"seed-{seed}"
         if not (folder / "metrics.json").exists():
             log.info("%s, seed %d", ARM_TITLES[arm], seed)
-        trainings.append(train_in(folder, _arm_config(config, arm, seed, images), opened))
+        trainings.append(train_in(folder, _arm_config(config, arm, seed, images), opened, auto=auto))
     return trainings
 
 

@@ -85,7 +85,7 @@ def retrain(config: RetrainConfig) -> TrainResult:
     seed_everything(training.seed)
     second = _second_stage(config.method, first, options)
     prepared = _prepared(second, training, opened, session)
-    training = with_precision(training, session.device, opened.size)
+    training = with_precision(training, session.device, opened.size, folder)
     with RunFolder(folder, "retrain", config, resume=place.resume) as run:
         weights = sha256(weights_of(source.folder))
         claim_data(run, opened, first_stage=weights, precision=training.optimization.amp)

@@ -13,7 +13,7 @@ from pipelines.figure_tables import print_figures
 from pipelines.objective import check_training
 from pipelines.open_data import OpenData, open_data
 from pipelines.optimization import LONGEST_WARMUP, base_learning_rate
-from pipelines.precision import with_precision
+from pipelines.precision import Amp, with_precision
 from pipelines.preparation import Prepared, prepare_training
 from pipelines.results import claim_data
 from pipelines.runs import RunFolder, slug
@@ -50,8 +50,17 @@ def train(config: TrainConfig) -> TrainResult:
     return train_in(config.place.output / "train" / name, config)
 
 
-def train_in(folder: Path, config: TrainConfig, opened: OpenData | None = None) -> TrainResult:
-    """`train` in a folder of the caller's choice, on data that may be open already."""
+def train_in(
+    folder: Path, config: TrainConfig, opened: OpenData | None = None, *, auto: Amp | None = None
+) -> TrainResult:
+    """`train` in a folder of the caller's choice, on data that may be open already.
+
+    Args:
+        folder: Where to.
+        config: What to train.
+        opened: The data.
+        auto: What `--amp auto` is, where it is known; it is found out otherwise.
+    """
     check_training(config)
     place = config.place
     session = start_session(place.device, amp=config.optimization.amp, tracker=place.report_to, folder=folder)
@@ -60,14 +69,16 @@ def train_in(folder: Path, config: TrainConfig, opened: OpenData | None = None) 
             log.info("%s is finished already", folder)
             return TrainResult(folder, read_json(folder / "metrics.json"))
     with kept_random_state(session.device):
-        return _train(folder, config, opened, session)
+        return _train(folder, config, opened, session, auto)
 
 
-def _train(folder: Path, config: TrainConfig, opened: OpenData | None, session: Session) -> TrainResult:
+def _train(
+    folder: Path, config: TrainConfig, opened: OpenData | None, session: Session, auto: Amp | None
+) -> TrainResult:
     check_teacher(config.objective, folder)
     opened = opened if opened is not None else open_data(config.data, session.device)
     prepared = prepare_training(config, opened, session.device)
-    resolved = with_precision(config, session.device, opened.size)
+    resolved = with_precision(config, session.device, opened.size, folder, auto)
     with RunFolder(folder, "train", config, resume=config.place.resume) as run:
         facts = teacher_facts(config.objective)
         claimed = {name: fact["weights"] for name, fact in facts.items()}

@@ -1,18 +1,55 @@
-"""What --amp auto is: the same on every start, what the user says where the user says it, and close to float32."""
+"""What --amp auto is: what the hardware is known for, else what was measured, to the end of the run on any machine."""
 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from pipelines import DataConfig, ModelConfig, OptimizationConfig, PlaceConfig, TrainConfig, train
-from pipelines.precision import Amp, resolve_amp
+from pipelines import (
+    DataConfig,
+    ModelConfig,
+    OptimizationConfig,
+    PlaceConfig,
+    RebalanceConfig,
+    TrainConfig,
+    precision,
+    rebalance_and_train,
+    train,
+)
+from pipelines.precision import Amp, bf16_speed, resolve_amp, resolve_generator_amp, warn_of_slow_bf16
+from rebalance.errors import InputError
 
 CPU = torch.device("cpu")
-FAST = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+KNOWN = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes this machine one that is not known for bf16 and computes it so many times as fast as float32."""
+
+    def become(speed: float) -> None:
+        monkeypatch.setattr(precision, "_is_known_for_bf16", lambda device: False)
+        monkeypatch.setattr(precision, "bf16_speed", lambda: speed)
+
+    return become
+
+
+def config(photos: Path, amp: Amp = "auto", **place: Any) -> TrainConfig:
+    return TrainConfig(
+        data=DataConfig(data=str(photos), image_size=24),
+        model=ModelConfig(model="small_cnn"),
+        optimization=OptimizationConfig(updates=3, batch_size=16, amp=amp),
+        place=PlaceConfig(device="cpu", report_to="none", **place),
+    )
+
+
+def saved(folder: Path) -> str:
+    return str(json.loads((folder / "classes.json").read_text())["precision"])
 
 
 @pytest.mark.parametrize("amp", ["no", "bf16", "fp16"])
@@ -22,21 +59,86 @@ def test_what_is_asked_for_is_taken(amp: Amp) -> None:
 
 def test_auto_is_float32_for_small_images_and_by_the_device_for_others() -> None:
     assert resolve_amp("auto", CPU, 16) == "no"
-    assert resolve_amp("auto", CPU, 32) == ("bf16" if FAST else "no")
+    assert resolve_amp("auto", CPU, 32) == ("bf16" if KNOWN or bf16_speed() >= 1.2 else "no")
     assert resolve_amp("auto", torch.device("mps"), 32) == "no"
 
 
-def test_precision_is_remembered_and_a_finished_run_found_again(photos: Path, here: Path) -> None:
-    def config(amp: Amp) -> TrainConfig:
-        return TrainConfig(
-            data=DataConfig(data=str(photos), image_size=24),
-            model=ModelConfig(model="small_cnn"),
-            optimization=OptimizationConfig(updates=3, batch_size=16, amp=amp),
-            place=PlaceConfig(device="cpu", report_to="none", experiment=f"with-{amp}"),
-        )
+@pytest.mark.parametrize(("speed", "expected"), [(0.08, "no"), (1.1, "no"), (1.3, "bf16")])
+def test_of_unknown_hardware_the_measured_speed_decides(machine: Any, speed: float, expected: Amp) -> None:
+    machine(speed)
+    assert resolve_amp("auto", CPU, 32) == expected
+    assert resolve_amp("auto", CPU, 16) == "no"
+    assert resolve_generator_amp("auto", CPU) == "no", "images of any CPU are to be nearly the same"
 
-    result = train(config("auto"))
-    resolved = json.loads((result.folder / "classes.json").read_text())["precision"]
-    assert resolved == ("bf16" if FAST else "no")
-    assert train(config("auto")).metrics == result.metrics
-    assert train(config(resolved)).metrics["test"] == result.metrics["test"]
+
+def test_speed_is_that_of_a_training_step_and_measured_once_in_a_process() -> None:
+    bf16_speed.cache_clear()
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        speed = bf16_speed()
+    assert 1 / 1000 < speed < 10
+    assert (speed > 0.5) or not KNOWN
+    assert torch.equal(torch.get_rng_state(), state)
+    assert bf16_speed() is speed
+
+
+@pytest.mark.parametrize(("speed", "said"), [(0.08, "12 times slower"), (0.4, "2 times slower"), (0.6, ""), (2.0, "")])
+def test_slow_bf16_is_told_where_it_was_asked_for(
+    machine: Any, caplog: pytest.LogCaptureFixture, speed: float, said: str
+) -> None:
+    machine(speed)
+    with caplog.at_level(logging.WARNING):
+        warn_of_slow_bf16("no", CPU)
+        assert not caplog.messages
+        assert resolve_generator_amp("bf16", CPU) == "bf16"
+    assert len(caplog.messages) == bool(said)
+    assert said in caplog.text
+
+
+def test_precision_is_remembered_and_a_finished_run_found_again(photos: Path, here: Path) -> None:
+    result = train(config(photos, experiment="auto"))
+    resolved = saved(result.folder)
+    assert resolved == resolve_amp("auto", CPU, 24)
+    assert train(config(photos, experiment="auto")).metrics == result.metrics
+    assert resolved in ("no", "bf16")
+    plain = train(config(photos, resolved, experiment="plain"))  # type: ignore[arg-type]  # one of the two
+    assert plain.metrics["test"] == result.metrics["test"]
+
+
+def test_a_run_goes_on_in_the_precision_it_was_begun_with_whatever_the_machine(
+    photos: Path, here: Path, machine: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine(2.0)
+    folder = train(config(photos)).folder
+    assert saved(folder) == "bf16"
+    (folder / "metrics.json").unlink()
+    machine(0.1)
+    with caplog.at_level(logging.INFO):
+        train(config(photos))
+    assert saved(folder) == "bf16"
+    assert "precision bf16" in caplog.text
+    assert "10 times slower" in caplog.text
+    train(config(photos, resume=False))
+    assert saved(folder) == "no"
+
+
+def test_another_precision_by_hand_is_another_run(photos: Path, here: Path, machine: Any) -> None:
+    machine(2.0)
+    train(config(photos))
+    with pytest.raises(InputError, match="amp"):
+        train(config(photos, "no"))
+
+
+def test_all_arms_of_a_pipeline_have_the_precision_it_was_begun_with(photos: Path, here: Path, machine: Any) -> None:
+    machine(2.0)
+    one = config(photos)
+    pipeline = RebalanceConfig(
+        data=one.data, model=one.model, optimization=one.optimization, place=one.place, arms=("ce",), seeds=1
+    )
+    folder = rebalance_and_train(pipeline).folder
+    assert saved(folder) == saved(folder / "arms/ce/seed-0") == "bf16"
+    for file in ("metrics.json", "arms/ce/seed-0/metrics.json", "arms/ce/seed-0/classes.json"):
+        (folder / file).unlink()
+    machine(0.1)
+    rebalance_and_train(pipeline)
+    assert saved(folder) == saved(folder / "arms/ce/seed-0") == "bf16"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from pipelines import DataConfig, ModelConfig, ObjectiveConfig, OptimizationConfig, PlaceConfig, TrainConfig
+from pipelines import DataConfig, ModelConfig, ObjectiveConfig, OptimizationConfig, PlaceConfig, TrainConfig, precision
 from pipelines.loop import TrainingData, training_steps
 from pipelines.open_data import open_data
 from pipelines.optimization import build_optimizer
@@ -24,11 +24,19 @@ from rebalance.data.table import ImageTable, Splits
 from rebalance.ranks import broadcast_state, gather, rank
 
 
+def check_precision(device: torch.device) -> None:
+    """Rank 0 decides for all, though another one may run on another kind of machine."""
+    is_known, precision._is_known_for_bf16 = precision._is_known_for_bf16, lambda device: rank() == 0
+    assert precision.resolve_amp("auto", device, 32) == "bf16"
+    precision._is_known_for_bf16 = is_known
+
+
 def main() -> None:
     output, n_train, updates = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     session = start_session("cpu", patient=True)
     assert dist.group.WORLD._get_backend(torch.device("cpu")).options._timeout.days == 7, "a rank may judge for hours"
     assert group_threads() or sys.platform != "linux", "gloo's threads have other names in this version"
+    check_precision(session.device)
     stream = np.random.default_rng(0)
     images = stream.integers(0, 256, (n_train, 8, 8, 3), dtype=np.uint8)
     table = ImageTable(images, np.sort(stream.integers(0, 4, n_train)), ("a", "b", "c", "d"))
