@@ -126,7 +126,7 @@ def _warnings(splits: Splits, unreadable: dict[str, str], repeated: Sequence[Seq
         warnings.append(f"{across} images are in two splits or two classes: figures on them mean little")
     if len(repeated) > across:
         within = len(repeated) - across
-        warnings.append(f"{within} images are more than once in their class: some will be both trained and tested on")
+        warnings.append(f"{within} images are more than once in their class; held-out splits have all copies or none")
     if splits.test is None:
         warnings.append("no test split: `rebalance run` holds out a fifth of each class")
     return warnings

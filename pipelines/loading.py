@@ -28,7 +28,7 @@ _SMALL = 64  # px; images up to this size are kept at their own size
 
 
 def load_splits(config: DataConfig) -> Splits:
-    """The splits of a data config, cut and held out as it says; no image is opened.
+    """The splits of a data config, cut and held out as it says; no image is decoded.
 
     Raises:
         InputError: Anything wrong with the data, each with what to do.

@@ -19,7 +19,8 @@ from pipelines.config_groups import MixingConfig
 from pipelines.console import log
 from pipelines.loading import DecodedTable
 from pipelines.open_data import OpenData
-from rebalance.counts import IntArray
+from rebalance.counts import IntArray, class_counts
+from rebalance.data.repeats import first_copies
 from rebalance.data.splits import stratified_folds
 from rebalance.data.store import ResidentStore, WorkerStore
 from rebalance.data.table import Splits
@@ -147,8 +148,10 @@ def _judge_fold(
 def _folds(opened: OpenData, config: RebalanceConfig) -> Iterator[OpenData]:
     """The training split without each fold, which is what the last epoch is tested on; a class of one image trains."""
     table = opened.train.table
-    folds = stratified_folds(table.targets, config.tune_folds, config.seed)
-    folds[table.counts[table.targets] < 2] = -1
+    copies = first_copies(table)
+    folds = stratified_folds(table.targets, config.tune_folds, config.seed, copies)
+    different = class_counts(table.targets[np.unique(copies)], len(table.classes))
+    folds[different[table.targets] < 2] = -1
     for fold in range(config.tune_folds):
         train = _select(opened, np.flatnonzero(folds != fold))
         held = _select(opened, np.flatnonzero(folds == fold))

@@ -1,4 +1,7 @@
-"""Changes to the splits: a long-tailed training set, and images held out for validation or test."""
+"""Changes to the splits: a long-tailed training set, and images held out for validation or test.
+
+What is held out is never a copy of what trains: all copies of an image are on one side.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rebalance.counts import IntArray
+from rebalance.data.repeats import first_copies
 from rebalance.data.table import ImageTable, Splits
 from rebalance.errors import InputError
 from rebalance.profiles import long_tail_counts, long_tail_subset
@@ -55,9 +59,9 @@ def hold_out_validation(splits: Splits, fraction: float, seed: int = 0) -> Split
             f"{max(taken[worst], 0)} of the {counts[worst]} images of {splits.classes[worst]!r}",
             "leave out --val-fraction: without it all images train and the last epoch is reported",
         )
-    train, val = _cut(splits.train, taken, seed)
+    train, val, repeats = _cut(splits.train, taken, seed)
     note = f"{len(val)} training images ({fraction:.0%}) held out for validation"
-    return replace(splits, train=train, val=val, notes=(*splits.notes, note))
+    return replace(splits, train=train, val=val, notes=(*splits.notes, note, *repeats))
 
 
 def hold_out_test(splits: Splits, fraction: float, seed: int = 0) -> Splits:
@@ -70,18 +74,24 @@ def hold_out_test(splits: Splits, fraction: float, seed: int = 0) -> Splits:
         raise InputError("data without a test split", "one", "leave out --test-fraction")
     counts = splits.train.counts
     taken = np.minimum(np.maximum(_round(_check_fraction(fraction, "--test-fraction") * counts), 1), counts - 1)
-    train, test = _cut(splits.train, np.maximum(taken, 0), seed)
+    train, test, repeats = _cut(splits.train, np.maximum(taken, 0), seed)
     note = f"no test split: {len(test)} training images ({fraction:.0%} of each class) held out for the test"
     single = [name for name, n in zip(splits.classes, counts, strict=True) if n == 1]
     notes = (note, f"classes of one image have no test image: {', '.join(single)}") if single else (note,)
-    return replace(splits, train=train, test=test, notes=(*splits.notes, *notes))
+    return replace(splits, train=train, test=test, notes=(*splits.notes, *notes, *repeats))
 
 
-def stratified_folds(targets: IntArray, n_folds: int, seed: int = 0) -> IntArray:
+def stratified_folds(targets: IntArray, n_folds: int, seed: int = 0, copies: IntArray | None = None) -> IntArray:
     """The fold of each row, (N,): every class spread over the folds as evenly as it can be.
 
     A class with fewer images than folds is in some folds only; its smallest share starts at another fold for each
     class, so that the folds stay equally large.
+
+    Args:
+        targets: Class ids (N,).
+        n_folds: How many.
+        seed: What decides.
+        copies: Of `first_copies`, (N,): rows of one image are in one fold.
     """
     stream = np.random.RandomState(seed)
     folds = np.empty(len(targets), dtype=np.int64)
@@ -90,15 +100,28 @@ def stratified_folds(targets: IntArray, n_folds: int, seed: int = 0) -> IntArray
         rows = stream.permutation(np.flatnonzero(targets == label))
         folds[rows] = (start + np.arange(len(rows))) % n_folds
         start += len(rows)
-    return folds
+    return folds if copies is None else folds[copies]
 
 
-def _cut(table: ImageTable, taken: IntArray, seed: int) -> tuple[ImageTable, ImageTable]:
+def _cut(table: ImageTable, taken: IntArray, seed: int) -> tuple[ImageTable, ImageTable, tuple[str, ...]]:
+    """The rows that stay, those held out, and what is to be said of repeated images."""
     stream = np.random.RandomState(seed)
-    held = np.zeros(len(table), dtype=np.bool_)
-    for label, n in enumerate(taken):
-        held[stream.permutation(np.flatnonzero(table.targets == label))[:n]] = True
-    return table.select(np.flatnonzero(~held)), table.select(np.flatnonzero(held))
+    copies = first_copies(table)
+    sizes = np.bincount(copies, minlength=len(table))
+    held: list[int] = []
+    for label, n in enumerate(taken.tolist()):
+        room = n
+        for first in dict.fromkeys(copies[stream.permutation(np.flatnonzero(table.targets == label))].tolist()):
+            if room == 0:
+                break
+            if sizes[first] <= room:
+                held.append(first)
+                room -= int(sizes[first])
+    is_held = np.isin(copies, np.array(held, dtype=np.int64))
+    repeated = int(len(table) - (sizes > 0).sum())
+    note = f"{repeated} images are copies of another one of their class: all copies of an image are on one side"
+    notes = (note,) if repeated else ()
+    return table.select(np.flatnonzero(~is_held)), table.select(np.flatnonzero(is_held)), notes
 
 
 def _check_fraction(fraction: float, flag: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from pipelines import (
 )
 from pipelines.open_data import OpenData, open_data
 from pipelines.session import start_session
-from pipelines.tuning import WITHOUT, parse_candidates, tune
+from pipelines.tuning import WITHOUT, _folds, parse_candidates, tune
 from rebalance.errors import InputError
 
 ARMS: Any = ("ce", "rebalanced", "synthetic")
@@ -117,6 +118,21 @@ def test_folds_are_disjoint_whole_and_seen_by_no_generator_of_theirs(photos: Pat
     assert len(once) == len(set(once)) == len(opened.train.table)
     assert all(generated[k].isdisjoint(held[2 * k]) for k in range(3))
     assert json.loads((here / "tuning" / "tuning.json").read_text())["helped"]
+
+
+def test_folds_keep_copies_of_an_image_together_and_a_class_of_nothing_else_trains(photos: Path, here: Path) -> None:
+    data = here / "photos"
+    shutil.copytree(photos / "train", data)
+    for i in range(4):
+        shutil.copy(data / "two words" / "0.jpg", data / "two words" / f"copy {i}.jpg")
+        shutil.copy(photos / "train" / "tail" / "0.jpg", data / "tail" / f"{i}.jpg")
+    settings = config(flat(data), tune_folds=3)
+    opened = open_data(settings.data, start_session("cpu").device)
+    folds = list(_folds(opened, settings))
+    copies = {str(data / "two words" / name) for name in ("0.jpg", *(f"copy {i}.jpg" for i in range(4)))}
+    assert [len(copies & names_in(fold, "test")) for fold in folds].count(5) == 1
+    assert all(len(copies & names_in(fold, "test")) in (0, 5) for fold in folds)
+    assert all(sum("/tail/" in name for name in names_in(fold, "train")) == 4 for fold in folds)
 
 
 def names_in(opened: OpenData, split: str) -> set[str]:

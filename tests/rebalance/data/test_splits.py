@@ -155,6 +155,55 @@ def test_the_seed_alone_decides_and_global_state_is_left_alone() -> None:
     assert rows(hold_out_validation(splits, 0.2, 3).val) == rows(hold_out_validation(splits, 0.2, 3).val)
 
 
+# Repeats
+
+
+def repeated(n_different: int, targets: np.ndarray) -> ImageTable:
+    """Pixels of which a class has only so many different ones."""
+    images = np.zeros((len(targets), 1, 1, 3), dtype=np.uint8)
+    images[:, 0, 0, 0] = np.arange(len(targets)) % n_different
+    return ImageTable(images, targets, NAMES[: int(targets.max()) + 1])
+
+
+def values(part: ImageTable | None) -> set[tuple[int, int]]:
+    assert part is not None
+    return {(int(target), int(image[0, 0, 0])) for image, target in zip(part.images, part.targets, strict=True)}
+
+
+@settings(deadline=None)
+@given(st.integers(2, 60), st.floats(0.05, 0.6), st.integers(0, 2**32 - 1))
+def test_all_copies_of_an_image_are_on_one_side(n_different: int, fraction: float, seed: int) -> None:
+    whole = repeated(n_different, np.random.default_rng(seed).integers(0, 3, 80))
+    splits = hold_out_test(Splits(whole), fraction, seed)
+    assert splits.test is not None
+    assert not values(splits.train) & values(splits.test)
+    assert len(splits.train) + len(splits.test) == len(whole)
+    assert (splits.test.counts <= np.maximum(np.rint(fraction * whole.counts), 1)).all()
+    n_copies = len(whole) - len(values(whole))
+    told = f"{n_copies} images are copies of another one of their class: all copies of an image are on one side"
+    assert (told in splits.notes) == (n_copies > 0)
+
+
+def test_a_class_that_is_one_image_over_and_over_trains() -> None:
+    whole = repeated(1, np.repeat([0, 1], (10, 1)))
+    whole.images[5:10, 0, 0, 1] = range(1, 6)  # ten images of a bear: five alike, five of their own
+    for seed in range(20):
+        splits = hold_out_test(Splits(whole), 0.2, seed)
+        assert splits.test is not None
+        assert splits.test.counts.tolist() == [2, 0]
+        assert splits.train.counts.tolist() == [8, 1]
+    alike = repeated(1, np.repeat([0, 1], (10, 4)))
+    assert len(hold_out_test(Splits(alike), 0.2).train) == 14
+
+
+def test_validation_keeps_copies_together_too() -> None:
+    whole = repeated(30, np.repeat([0, 1], 60))
+    splits = hold_out_validation(Splits(whole), 0.2)
+    assert splits.val is not None
+    assert splits.val.counts.tolist() == [12, 12]
+    assert not values(splits.train) & values(splits.val)
+
+
 # Folds
 
 
@@ -174,3 +223,10 @@ def test_folds_are_the_same_for_the_same_seed() -> None:
     targets = np.arange(60) % 3
     np.testing.assert_array_equal(stratified_folds(targets, 5, 1), stratified_folds(targets, 5, 1))
     assert not np.array_equal(stratified_folds(targets, 5, 1), stratified_folds(targets, 5, 2))
+
+
+def test_copies_share_a_fold() -> None:
+    copies = np.array([0, 1, 0, 3, 1, 5, 0, 7])
+    folds = stratified_folds(np.zeros(8, dtype=np.int64), 3, 0, copies)
+    np.testing.assert_array_equal(folds, stratified_folds(np.zeros(8, dtype=np.int64), 3, 0)[copies])
+    assert len(set(folds[[0, 2, 6]])) == len(set(folds[[1, 4]])) == 1
