@@ -172,6 +172,8 @@ class RebalanceConfig:
     select: Literal["auto", "ce", "rebalanced", "synthetic", "feedback"] = "auto"
     """The arm whose first seed becomes model/. auto: the best by validation; without any rebalanced, since the test
     split is no judge."""
+    dry_run: bool = False
+    """Print what would be trained and made, with minutes, and stop."""
     max_minutes: float = 60.0
     """Refuse a synthesis that is estimated to take longer."""
     place: PlaceConfig = field(default_factory=PlaceConfig)

@@ -50,6 +50,20 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     Console(width=width, highlight=False).print(table)
 
 
+def minutes_in_words(minutes: float) -> str:
+    """A time in the unit that one thinks in.
+
+    Examples:
+        >>> minutes_in_words(0.2), minutes_in_words(12.34), minutes_in_words(600), minutes_in_words(6000)
+        ('12 seconds', '12.3 minutes', '10 hours', '4 days')
+    """
+    if minutes < 1:
+        return f"{60 * minutes:.0f} seconds"
+    if minutes < 120:
+        return f"{minutes:.1f} minutes"
+    return f"{minutes / 60:.0f} hours" if minutes < 2 * 24 * 60 else f"{minutes / 60 / 24:.0f} days"
+
+
 @final
 class Progress:
     """A progress bar with rate and time left; on a terminal a bar, elsewhere a line now and then."""

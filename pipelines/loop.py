@@ -6,7 +6,7 @@ as if it had never stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -98,7 +98,7 @@ def training_steps(
     average: MovingAverage[Classifier] | None = None,
     backward: Any = Tensor.backward,
     scaler: torch.amp.GradScaler | None = None,
-) -> Iterator[Step]:
+) -> Generator[Step, None, None]:
     """Train from update `start` to the end, yielding after each update.
 
     Args:

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines.arms import WITH_IMAGES, arm_config, synthesis_config, with_augmentation_of
 from pipelines.comparison import ARM_TITLES, METRIC_TITLES, compare
-from pipelines.config import Arm, RebalanceConfig, ReportConfig, SynthesizeConfig, TrainConfig
-from pipelines.config_groups import ObjectiveConfig
+from pipelines.config import Arm, RebalanceConfig, ReportConfig
 from pipelines.console import log, print_table
 from pipelines.feedback import check_rounds, make_in_rounds, read_rounds, with_feedback_arm
 from pipelines.generator_flags import check_generator
@@ -29,8 +29,9 @@ from pipelines.judging import check_gates
 from pipelines.loading import load_splits, with_default_test
 from pipelines.objective import check_training
 from pipelines.open_data import OpenData, open_data
+from pipelines.pipeline_plan import plan_pipeline, show_plan
 from pipelines.precision import Amp, with_precision
-from pipelines.preparation import augmentation_of, prepare_training
+from pipelines.preparation import prepare_training
 from pipelines.reporting import report
 from pipelines.results import claim_data
 from pipelines.runs import RunFolder, slug
@@ -40,16 +41,9 @@ from pipelines.training import TrainResult, train_in
 from pipelines.tuning import parse_candidates, read_tuning, tune
 from rebalance.errors import InputError
 from rebalance.files import read_json, write_json
-from rebalance.methods.base import Method
 from rebalance.ranks import barrier, is_main
 
 _SELECTABLE: tuple[Arm, ...] = ("feedback", "synthetic", "rebalanced", "ce")
-_WITH_IMAGES: dict[Arm, str] = {
-    "replay": "replay",
-    "unfiltered": "unfiltered",
-    "synthetic": "kept",
-    "feedback": "kept",
-}
 
 
 @dataclass(frozen=True)
@@ -58,7 +52,7 @@ class RebalanceResult:
 
     Args:
         folder: Its run folder.
-        metrics: What `metrics.json` holds.
+        metrics: What `metrics.json` holds; of a dry run the plan, and nothing is written.
     """
 
     folder: Path
@@ -81,19 +75,24 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
     data, splits = with_default_test(config.data, load_splits(config.data))
     config = replace(config, data=data)
     check_rounds(config, splits)
-    if place.resume and (folder / "metrics.json").exists() and (folder / "report.html").exists():
+    is_finished = (folder / "metrics.json").exists() and (folder / "report.html").exists()
+    if place.resume and is_finished and not config.dry_run:
         with RunFolder(folder, "run", config):
             log.info("%s is finished already", folder)
             return RebalanceResult(folder, read_json(folder / "metrics.json"))
     opened = open_data(data, session.device, splits)
-    method = prepare_training(_arm_config(config, "rebalanced", config.seed, None), opened, session.device).method
-    baseline = _with_augmentation_of(method, config, opened.size)
-    prepare_training(_arm_config(baseline, "ce", config.seed, None), opened, session.device)
+    method = prepare_training(arm_config(config, "rebalanced", config.seed, None), opened, session.device).method
+    baseline = with_augmentation_of(method, config, opened.size)
+    prepare_training(arm_config(baseline, "ce", config.seed, None), opened, session.device)
+    if config.dry_run:
+        plan = plan_pipeline(config, baseline, opened, session.device)
+        show_plan(plan)
+        return RebalanceResult(folder, {"plan": [asdict(part) for part in plan]})
     begun = place.resume and (folder / "config.yaml").exists()
-    if _WITH_IMAGES.keys() & set(config.arms) and not begun:
-        check_synthesis(_synthesis_config(config, folder / "synthesis", None), opened)
+    if WITH_IMAGES.keys() & set(config.arms) and not begun:
+        check_synthesis(synthesis_config(config, folder / "synthesis", None), opened)
     with RunFolder(folder, "run", config, resume=place.resume) as run:
-        auto = with_precision(_arm_config(config, "ce", config.seed, None), session.device, opened.size, folder)
+        auto = with_precision(arm_config(config, "ce", config.seed, None), session.device, opened.size, folder)
         claim_data(run, opened, precision=auto.optimization.amp)
         results = _run_arms(config, baseline, opened, run, auto.optimization.amp)
         metrics = _summarize(config, results, opened, read_tuning(folder), read_rounds(folder))
@@ -112,7 +111,7 @@ def _check(config: RebalanceConfig) -> None:
             "--teacher, one run that would teach every seed of every arm but plain cross entropy",
             "teach with `rebalance train --teacher`, each seed by its own, and compare with `rebalance report`",
         )
-    check_training(_arm_config(config, "rebalanced", config.seed, None))
+    check_training(arm_config(config, "rebalanced", config.seed, None))
     parse_candidates(config)
     check_generator(config)
     check_gates(config.filter)
@@ -128,37 +127,26 @@ def _check(config: RebalanceConfig) -> None:
         raise InputError("--select of an arm that is run", repr(config.select), f"the arms are {', '.join(arms)}")
 
 
-def _with_augmentation_of(method: Method, config: RebalanceConfig, size: int) -> RebalanceConfig:
-    """The config of plain cross entropy beside `method`: where its paper has an augmentation, the first view's.
-
-    Else the comparison would credit re-balancing with what the stronger augmentation gives.
-    """
-    if method.views is None or config.data.augment != "auto":
-        return config
-    first = augmentation_of(config.data, size, method).split(",")[0]
-    return replace(config, data=replace(config.data, augment=first))
-
-
 def _run_arms(
     config: RebalanceConfig, baseline: RebalanceConfig, opened: OpenData, run: RunFolder, auto: Amp
 ) -> dict[Arm, list[TrainResult]]:
     """Train every arm with every seed: first those without images, whose features the gates use."""
     results: dict[Arm, list[TrainResult]] = {}
-    for arm in [arm for arm in config.arms if arm not in _WITH_IMAGES]:
+    for arm in [arm for arm in config.arms if arm not in WITH_IMAGES]:
         results[arm] = _train_arm(baseline if arm == "ce" else config, arm, None, opened, run, auto)
-    if any(arm in _WITH_IMAGES for arm in config.arms):
+    if any(arm in WITH_IMAGES for arm in config.arms):
         images = run / "synthesis"
         features = run / "arms" / "rebalanced" / f"seed-{config.seed}" if "rebalanced" in results else None
-        synthesize(_synthesis_config(config, images, features), opened, checked=True)
+        synthesize(synthesis_config(config, images, features), opened, checked=True)
         train_candidate = partial(_train_candidate, auto)
         tuning = tune(run / "tuning", config, opened, images, train_candidate, _synthesize_fold)
         if tuning is not None:
             config = replace(config, mixing=tuning.mixing)
-        for arm in [arm for arm in config.arms if arm in _WITH_IMAGES]:
+        for arm in [arm for arm in config.arms if arm in WITH_IMAGES]:
             made = images
             if arm == "feedback":
                 made = make_in_rounds(
-                    run / "feedback", config, opened, images, features, train_candidate, _synthesis_config
+                    run / "feedback", config, opened, images, features, train_candidate, synthesis_config
                 )
             results[arm] = _train_arm(config, arm, made, opened, run, auto)
     return {arm: results[arm] for arm in config.arms}
@@ -168,11 +156,11 @@ def _train_candidate(
     auto: Amp, folder: Path, config: RebalanceConfig, opened: OpenData, images: Path | None
 ) -> dict[str, Any]:
     arm: Arm = "rebalanced" if images is None else "synthetic"
-    return train_in(folder, _arm_config(config, arm, config.seed, images), opened, auto=auto).metrics
+    return train_in(folder, arm_config(config, arm, config.seed, images), opened, auto=auto).metrics
 
 
 def _synthesize_fold(folder: Path, config: RebalanceConfig, opened: OpenData, features: Path) -> None:
-    synthesize(_synthesis_config(config, folder, features), opened, checked=True)
+    synthesize(synthesis_config(config, folder, features), opened, checked=True)
 
 
 def _train_arm(
@@ -183,40 +171,8 @@ def _train_arm(
         folder = run / "arms" / arm / f"seed-{seed}"
         if not (folder / "metrics.json").exists():
             log.info("%s, seed %d", ARM_TITLES[arm], seed)
-        trainings.append(train_in(folder, _arm_config(config, arm, seed, images), opened, auto=auto))
+        trainings.append(train_in(folder, arm_config(config, arm, seed, images), opened, auto=auto))
     return trainings
-
-
-def _arm_config(config: RebalanceConfig, arm: Arm, seed: int, images: Path | None) -> TrainConfig:
-    return TrainConfig(
-        data=config.data,
-        model=config.model,
-        objective=ObjectiveConfig(method="ce") if arm == "ce" else config.objective,
-        optimization=config.optimization,
-        synthetic=images,
-        synthetic_set=_WITH_IMAGES.get(arm, "kept"),  # type: ignore[arg-type]  # one of its literals
-        mixing=config.mixing,
-        seed=seed,
-        place=config.place,
-    )
-
-
-def _synthesis_config(config: RebalanceConfig, out: Path, features: Path | None) -> SynthesizeConfig:
-    return SynthesizeConfig(
-        data=config.data,
-        out=out,
-        budget=config.budget,
-        generator=config.generator,
-        stable_diffusion=config.stable_diffusion,
-        files=config.files,
-        filter=config.filter if config.filter.features is not None else replace(config.filter, features=features),
-        model=config.model,
-        amp="no" if config.optimization.amp == "fp16" else config.optimization.amp,
-        deterministic=config.optimization.deterministic,
-        seed=config.seed,
-        max_minutes=config.max_minutes,
-        device=config.place.device,
-    )
 
 
 def _summarize(
@@ -277,6 +233,8 @@ def _export(run: RunFolder, arm: str, seed: int) -> None:
 def run_command(config: RebalanceConfig) -> None:
     """`rebalance run`: run the pipeline, then print the comparison."""
     result = rebalance_and_train(config)
+    if config.dry_run:
+        return
     names = ("balanced_accuracy", "many_shot", "medium_shot", "few_shot", "worst_class", "ece")
     rows = []
     for arm, figures in result.metrics["arms"].items():

@@ -21,7 +21,7 @@ import yaml
 
 from pipelines.config_files import differences, from_dict, to_dict, to_yaml
 from rebalance.errors import InputError
-from rebalance.files import write_json, write_text
+from rebalance.files import remove_unfinished, write_json, write_text
 from rebalance.ranks import barrier, gather, is_main, rank, world_size
 
 _PACKAGES = (
@@ -122,6 +122,7 @@ class RunFolder:
                     "\n".join(["another one:", *(f"  {line}" for line in changed)]),
                     f"go on with the old one, start again with --no-resume, or choose another {self._place}",
                 )
+        remove_unfinished(self.path)
         write_text(file, f"command: {self.command}\n" + to_yaml(config))
         write_json(self.path / "environment.json", describe_environment())
 

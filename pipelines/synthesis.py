@@ -103,21 +103,25 @@ def synthesize(
         return SynthesisResult(folder, _work(config, plan, opened, session, folder))
 
 
-def check_synthesis(config: SynthesizeConfig, opened: OpenData) -> None:
+def check_synthesis(config: SynthesizeConfig, opened: OpenData) -> tuple[float, float]:
     """Show the plan of a synthesis, and refuse one that costs too much; nothing is written.
+
+    Returns:
+        Minutes that training the generator and sampling will take, about.
 
     Raises:
         InputError: Anything wrong with the config, too long an estimate, or too little disk.
     """
     plan = plan_synthesis(config, opened.train.table, opened.size, start_session(config.device).device)
-    _show_and_check(config, plan, config.out or Path("runs"))
+    return _show_and_check(config, plan, config.out or Path("runs"))
 
 
-def _show_and_check(config: SynthesizeConfig, plan: SynthesisPlan, folder: Path) -> None:
+def _show_and_check(config: SynthesizeConfig, plan: SynthesisPlan, folder: Path) -> tuple[float, float]:
     minutes = broadcast(plan.generator.estimate_minutes(plan.expected_candidates))
     show_plan(plan, minutes)
     if not config.dry_run:
         check_cost(config, plan, minutes, folder)
+    return minutes
 
 
 def _work(

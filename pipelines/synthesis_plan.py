@@ -14,7 +14,7 @@ from pipelines.class_conditional_plan import plan_class_conditional
 from pipelines.config import SynthesizeConfig
 from pipelines.config_files import parse_pairs
 from pipelines.config_groups import BudgetConfig
-from pipelines.console import log, print_table
+from pipelines.console import log, minutes_in_words, print_table
 from pipelines.generator_flags import check_generator
 from pipelines.generator_plan import Amount, GeneratorPlan
 from pipelines.judging import check_gates
@@ -106,17 +106,10 @@ def check_cost(config: SynthesizeConfig, plan: SynthesisPlan, minutes: tuple[flo
     if sum(minutes) > config.max_minutes:
         raise InputError(
             f"a plan of at most {config.max_minutes:g} minutes (--max-minutes)",
-            f"about {_duration(sum(minutes))}: {_duration(minutes[0])} to train the generator, "
-            f"{_duration(minutes[1])} to sample, by a few timed steps",
+            f"about {minutes_in_words(sum(minutes))}: {minutes_in_words(minutes[0])} to train the generator, "
+            f"{minutes_in_words(minutes[1])} to sample, by a few timed steps",
             _what_to_lower(minutes, config.max_minutes),
         )
-
-
-def _duration(minutes: float) -> str:
-    """In the unit that one thinks in."""
-    if minutes < 120:
-        return f"{minutes:.1f} minutes"
-    return f"{minutes / 60:.0f} hours" if minutes < 2 * 24 * 60 else f"{minutes / 60 / 24:.0f} days"
 
 
 def _what_to_lower(minutes: tuple[float, float], limit: float) -> str:
@@ -142,9 +135,9 @@ def show_plan(plan: SynthesisPlan, minutes: tuple[float, float]) -> None:
         plan.budget.sum(),
         plan.generator.image_size,
         plan.generator.description,
-        _duration(minutes[0]),
+        minutes_in_words(minutes[0]),
         plan.expected_candidates,
-        _duration(minutes[1]),
+        minutes_in_words(minutes[1]),
         plan.megabytes,
     )
 

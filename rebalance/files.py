@@ -29,6 +29,13 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove the files below `folder` that a killed process was writing; nobody may be writing there now."""
+    for file in folder.rglob(".*.tmp"):
+        if file.is_file():
+            file.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` in UTF-8."""
     write_bytes(path, text.encode())

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cli import main
 from pipelines import (
     BudgetConfig,
     DataConfig,
@@ -27,6 +28,7 @@ from pipelines import (
     rebalance_and_train,
     rebalancing,
 )
+from pipelines.comparison import ARM_TITLES
 from rebalance.errors import InputError
 
 ARMS = ("ce", "rebalanced", "replay", "unfiltered", "synthetic")
@@ -125,6 +127,52 @@ def test_groups_without_a_class_are_not_available(finished: Path) -> None:
     markdown = (finished / "report.md").read_text()
     row = next(line for line in markdown.splitlines() if line.startswith("| plain cross entropy"))
     assert row.split("|")[3].strip() == "n/a"  # many-shot: no class has more than 100 images
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+    photos: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = "--model small_cnn --updates 8 --generator-updates 6 --generator-batch-size 8 --generator-channels 8 16"
+    assert main(["run", str(photos), "--dry-run", *small.split(), "--sampling-batch", "16", "--max-minutes", "0"]) == 0
+    assert not list(here.iterdir())
+    shown = capsys.readouterr().out
+    assert "images to synthesize" in shown
+    assert "what will be done" in shown
+    settings = config(photos, dry_run=True)
+    plan = rebalance_and_train(settings).metrics["plan"]
+    assert [(part["title"], part["number"]) for part in plan] == [
+        *((ARM_TITLES[arm], 2) for arm in ARMS),
+        ("training of the generator", 1),
+        ("sampling of images", 1),
+    ]
+    assert all(0 < part["minutes"] < 1 for part in plan)
+    longer = rebalance_and_train(replace(settings, optimization=OptimizationConfig(updates=8000, batch_size=16)))
+    assert longer.metrics["plan"][1]["minutes"] > 100 * plan[1]["minutes"]
+
+
+def test_a_plan_counts_trainings_of_tuning_and_between_rounds(photos: Path, here: Path) -> None:
+    def parts(**changes: Any) -> dict[str, int]:
+        plan = rebalance_and_train(config(photos, dry_run=True, seeds=1, **changes)).metrics["plan"]
+        return {part["title"]: part["number"] for part in plan}
+
+    folds = parts(arms=("rebalanced", "synthetic"), tune_folds=3, tune=("0.3:0.9", "1:0.5"))
+    assert folds["trainings to choose weight and share"] == 9
+    assert folds["training of the generator"] == folds["sampling of images"] == 4
+    assert ARM_TITLES["ce"] not in folds
+    plain = parts(arms=("ce", "rebalanced"))
+    assert list(plain) == [ARM_TITLES["ce"], ARM_TITLES["rebalanced"]]
+    assert "trainings to choose weight and share" not in parts(arms=("synthetic",), tune_folds=3, tune=("none",))
+
+
+def test_a_plan_of_rounds_has_a_training_after_each_but_the_last(here: Path) -> None:
+    settings = config(here, data=DataConfig(data="digits", val_fraction=0.5, imbalance_factor=5), rounds=3, seeds=1)
+    plan = rebalance_and_train(replace(settings, dry_run=True, arms=("synthetic",))).metrics["plan"]
+    numbers = {part["title"]: part["number"] for part in plan}
+    assert numbers["trainings between rounds"] == 2
+    assert numbers["trainings to choose weight and share"] == 4
+    assert numbers["training of the generator"] == 1
+    assert numbers["sampling of images"] == 2
+    assert numbers[ARM_TITLES["feedback"]] == 1
 
 
 def test_what_is_done_is_not_repeated(finished: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,18 @@ def test_the_same_configuration_goes_on(run: Path) -> None:
     assert content(run)["metrics.json"] == b"{}"
 
 
+def test_what_a_killed_process_was_writing_is_removed_by_the_next(run: Path) -> None:
+    (run / "candidates" / "a.b").mkdir(parents=True)
+    for name in (".000010.png.31168.tmp", ".config.yaml.7.tmp", "kept.tmp", ".kept"):
+        (run / "candidates" / "a.b" / name).write_bytes(b"half")
+    (run / ".images.tmp").mkdir()
+    refused(run, "another one", replace(CONFIG, seed=9))
+    assert len(os.listdir(run / "candidates" / "a.b")) == 4
+    open_run(run)
+    assert sorted(os.listdir(run / "candidates" / "a.b")) == [".kept", "kept.tmp"]
+    assert (run / ".images.tmp").is_dir()
+
+
 def test_a_changed_configuration_is_refused_with_the_differences(run: Path) -> None:
     error = refused(run, "the configuration that .* was begun with", OTHER)
     for line in ("seed: 0 → 3", "optimization.lr: None → 0.3", "optimization.epochs: 200 → 7", "--no-resume"):

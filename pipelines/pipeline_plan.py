@@ -1,0 +1,128 @@
+"""What a pipeline trains and makes, and about how long that takes, before it begins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from pipelines.arms import WITH_IMAGES, arm_config, synthesis_config
+from pipelines.comparison import ARM_TITLES
+from pipelines.config import RebalanceConfig, TrainConfig
+from pipelines.console import log, minutes_in_words, print_table
+from pipelines.loop import training_steps
+from pipelines.open_data import OpenData
+from pipelines.optimization import build_optimizer
+from pipelines.precision import with_precision
+from pipelines.preparation import prepare_training
+from pipelines.synthesis import check_synthesis
+from pipelines.tuning import parse_candidates
+from rebalance.devices import kept_random_state
+from rebalance.ranks import broadcast
+
+_TIMED = 5
+"""Updates that are timed, after two that build kernels."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Trainings of one kind, or a synthesis.
+
+    Args:
+        title: What they are.
+        number: How many.
+        minutes: About how long each takes.
+    """
+
+    title: str
+    number: int
+    minutes: float
+
+
+def plan_pipeline(
+    config: RebalanceConfig, baseline: RebalanceConfig, opened: OpenData, device: torch.device
+) -> list[Part]:
+    """The trainings and syntheses of a pipeline, each kind timed by a few steps.
+
+    Args:
+        config: Of the pipeline.
+        baseline: Of its plain cross entropy.
+        opened: The data.
+        device: Where it runs.
+    """
+    with_images = bool(WITH_IMAGES.keys() & set(config.arms))
+    parts = []
+    of_method = 0.0
+    for arm in config.arms:
+        if arm == "ce":
+            minutes = _training_minutes(arm_config(baseline, "ce", config.seed, None), opened, device)
+        else:
+            of_method = of_method or _training_minutes(arm_config(config, arm, config.seed, None), opened, device)
+            minutes = of_method
+        parts.append(Part(ARM_TITLES[arm], config.seeds, minutes))
+    if with_images:
+        judges = _judges(config, opened)
+        training, sampling = check_synthesis(synthesis_config(config, Path("runs"), None), opened)
+        n_generators = 1 + (judges if "val" not in opened.tables else 0)
+        parts.append(Part("training of the generator", n_generators, training))
+        parts.append(Part("sampling of images", n_generators + ("feedback" in config.arms), sampling))
+        if judges:
+            parts.append(Part("trainings to choose weight and share", judges * _candidates(config), of_method))
+        if "feedback" in config.arms and config.rounds > 1:
+            parts.append(Part("trainings between rounds", config.rounds - 1, of_method))
+    return parts
+
+
+def _training_minutes(config: TrainConfig, opened: OpenData, device: torch.device) -> float:
+    """About how long a training takes, without its evaluation and compilation; the same on every rank."""
+    config = with_precision(config, device, opened.size)
+    with kept_random_state(device):
+        prepared = prepare_training(config, opened, device)
+        optimizer = build_optimizer(prepared.method, config.optimization, prepared.method.learning_rate_factors)
+        steps = training_steps(
+            prepared.method,
+            prepared.method,
+            optimizer,
+            prepared.data,
+            prepared.batches,
+            config.optimization,
+            seed=config.seed,
+        )
+        times = []
+        with closing(steps):
+            for _ in islice(steps, 2 + _TIMED):
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                times.append(time.perf_counter())
+    seconds = [after - before for before, after in pairwise(times[1:])]
+    return broadcast(median(seconds or [0.0]) * prepared.batches.n_updates / 60)
+
+
+def show_plan(parts: Sequence[Part]) -> None:
+    """The parts as a table, and their sum."""
+    rows = [
+        [part.title, str(part.number), *map(minutes_in_words, (part.minutes, part.number * part.minutes))]
+        for part in parts
+    ]
+    print_table("what will be done", ["", "times", "each about", "together"], rows)
+    log.info(
+        "about %s in all, by a few timed steps of each", minutes_in_words(sum(p.number * p.minutes for p in parts))
+    )
+
+
+def _judges(config: RebalanceConfig, opened: OpenData) -> int:
+    """Splits that judge the candidates of `tune`."""
+    if not parse_candidates(config):
+        return 0
+    return 1 if "val" in opened.tables else config.tune_folds
+
+
+def _candidates(config: RebalanceConfig) -> int:
+    """Trainings for each of these splits: the candidates, and one without images."""
+    return len(parse_candidates(config)) + 1
