@@ -156,7 +156,7 @@ def _train_candidate(
     auto: Amp, folder: Path, config: RebalanceConfig, opened: OpenData, images: Path | None
 ) -> dict[str, Any]:
     arm: Arm = "rebalanced" if images is None else "synthetic"
-    return train_in(folder, arm_config(config, arm, config.seed, images), opened, auto=auto).metrics
+    return train_in(folder, arm_config(config, arm, config.seed, images), opened, auto=auto, with_table=False).metrics
 
 
 def _synthesize_fold(folder: Path, config: RebalanceConfig, opened: OpenData, features: Path) -> None:
@@ -166,12 +166,15 @@ def _synthesize_fold(folder: Path, config: RebalanceConfig, opened: OpenData, fe
 def _train_arm(
     config: RebalanceConfig, arm: Arm, images: Path | None, opened: OpenData, run: RunFolder, auto: Amp
 ) -> list[TrainResult]:
+    before = config.seeds * sorted(config.arms, key=WITH_IMAGES.__contains__).index(arm)
     trainings = []
-    for seed in range(config.seed, config.seed + config.seeds):
+    for i, seed in enumerate(range(config.seed, config.seed + config.seeds)):
         folder = run / "arms" / arm / f"seed-{seed}"
         if not (folder / "metrics.json").exists():
-            log.info("%s, seed %d", ARM_TITLES[arm], seed)
-        trainings.append(train_in(folder, arm_config(config, arm, seed, images), opened, auto=auto))
+            n_all = config.seeds * len(config.arms)
+            log.info("training %d of %d: %s, seed %d", before + i + 1, n_all, ARM_TITLES[arm], seed)
+        training = arm_config(config, arm, seed, images)
+        trainings.append(train_in(folder, training, opened, auto=auto, with_table=i == 0))
     return trainings
 
 

@@ -33,7 +33,7 @@ from pipelines.runs import FIRST_STAGE, RunFolder, read_run_config
 from pipelines.second_stages import SECOND_STAGES, FirstStage, SecondStage
 from pipelines.session import Session, start_session
 from pipelines.trained_runs import own_splits, prior_behind, prior_of, training_of
-from pipelines.training import TrainResult, announce, print_results
+from pipelines.training import TrainResult, announce, print_classes, print_results
 from pipelines.training_run import TrainingRun
 from rebalance.classifier import Classifier
 from rebalance.errors import InputError, nearest
@@ -98,7 +98,8 @@ def retrain(config: RetrainConfig) -> TrainResult:
             assert isinstance(second.made, Classifier)
             metrics = _save(run, second.made, second, training, opened, session, facts)
         else:
-            announce(training, opened, prepared)
+            print_classes(training, opened, prepared)
+            announce(training, prepared)
             metrics = TrainingRun(training, opened, prepared, session, run, facts).run()
     return TrainResult(folder, metrics)
 

@@ -20,7 +20,7 @@ from pipelines.precision import with_precision
 from pipelines.preparation import prepare_training
 from pipelines.runs import RunFolder
 from pipelines.session import start_session
-from pipelines.training import announce
+from pipelines.training import announce, print_classes
 from pipelines.training_run import TrainingRun
 from rebalance.data.table import ImageTable, Splits
 from rebalance.devices import kept_random_state, pick_device
@@ -75,7 +75,8 @@ def train_table(config: TrainConfig, table: ImageTable, start: Trained | None = 
             prepared.method.load_state_dict(start.beside, strict=False)
         with TemporaryDirectory() as own:
             with RunFolder(Path(broadcast(own)) / "run", "train", config) as folder:
-                announce(config, opened, prepared)
+                print_classes(config, opened, prepared)
+                announce(config, prepared)
                 run = TrainingRun(config, opened, prepared, session, folder)
                 run.run()
             model = load_model(folder.path)

@@ -51,7 +51,12 @@ def train(config: TrainConfig) -> TrainResult:
 
 
 def train_in(
-    folder: Path, config: TrainConfig, opened: OpenData | None = None, *, auto: Amp | None = None
+    folder: Path,
+    config: TrainConfig,
+    opened: OpenData | None = None,
+    *,
+    auto: Amp | None = None,
+    with_table: bool = True,
 ) -> TrainResult:
     """`train` in a folder of the caller's choice, on data that may be open already.
 
@@ -60,6 +65,7 @@ def train_in(
         config: What to train.
         opened: The data.
         auto: What `--amp auto` is, where it is known; it is found out otherwise.
+        with_table: Print the class table; not again for each of many alike trainings.
     """
     check_training(config)
     place = config.place
@@ -69,11 +75,16 @@ def train_in(
             log.info("%s is finished already", folder)
             return TrainResult(folder, read_json(folder / "metrics.json"))
     with kept_random_state(session.device):
-        return _train(folder, config, opened, session, auto)
+        return _train(folder, config, opened, session, auto, with_table)
 
 
 def _train(
-    folder: Path, config: TrainConfig, opened: OpenData | None, session: Session, auto: Amp | None
+    folder: Path,
+    config: TrainConfig,
+    opened: OpenData | None,
+    session: Session,
+    auto: Amp | None,
+    with_table: bool,
 ) -> TrainResult:
     check_teacher(config.objective, folder)
     opened = opened if opened is not None else open_data(config.data, session.device)
@@ -85,14 +96,15 @@ def _train(
         claim_data(run, opened, prepared.counts[1], precision=resolved.optimization.amp, **claimed)
         if config.synthetic is not None and of_other_splits(config.synthetic, opened.fingerprint):
             facts["synthesis_of_other_splits"] = True
-        announce(resolved, opened, prepared)
+        if with_table:
+            print_classes(config, opened, prepared)
+        announce(resolved, prepared)
         metrics = TrainingRun(resolved, opened, prepared, session, run, facts).run()
     return TrainResult(folder, metrics)
 
 
-def announce(config: TrainConfig, opened: OpenData, prepared: Prepared) -> None:
-    """The class table with the effective draw of the first epoch, and the learning rate."""
-    optimization = config.optimization
+def print_classes(config: TrainConfig, opened: OpenData, prepared: Prepared) -> None:
+    """The class table, with the effective draw of the first epoch."""
     real, synthetic = prepared.counts
     groups = shot_groups(real)
     rows = [
@@ -106,6 +118,11 @@ def announce(config: TrainConfig, opened: OpenData, prepared: Prepared) -> None:
         ["class", "real", "synthetic", "drawn in epoch 1", "group"],
         rows,
     )
+
+
+def announce(config: TrainConfig, prepared: Prepared) -> None:
+    """What is optimised, for how long, and how fast."""
+    optimization = config.optimization
     if config.objective.loss and config.objective.method not in (None, "composed"):
         log.info("loss: %s, in place of that of %s", " + ".join(config.objective.loss), config.objective.method)
     rule = (

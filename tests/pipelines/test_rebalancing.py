@@ -150,6 +150,18 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     assert longer.metrics["plan"][1]["minutes"] > 100 * plan[1]["minutes"]
 
 
+def test_trainings_are_numbered_and_the_classes_shown_once_an_arm(
+    photos: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = "--model small_cnn --updates 2 --batch-size 16 --arms rebalanced ce --seeds 2 --report-to none"
+    assert main(["run", str(photos), *short.split()]) == 0
+    shown = capsys.readouterr()
+    titles = ("re-balanced", "re-balanced", "plain cross entropy", "plain cross entropy")
+    for number, title in enumerate(titles, 1):
+        assert f"training {number} of 4: {title}, seed {(number - 1) % 2}" in shown.err
+    assert shown.out.count("drawn in epoch 1") == 2
+
+
 def test_a_plan_counts_trainings_of_tuning_and_between_rounds(photos: Path, here: Path) -> None:
     def parts(**changes: Any) -> dict[str, int]:
         plan = rebalance_and_train(config(photos, dry_run=True, seeds=1, **changes)).metrics["plan"]
