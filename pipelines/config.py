@@ -173,7 +173,7 @@ class RebalanceConfig:
     """The arm whose first seed becomes model/. auto: the best by validation; without any rebalanced, since the test
     split is no judge."""
     dry_run: bool = False
-    """Print what would be trained and made, with minutes, and stop."""
+    """Print what is left to train and to make, with minutes, and stop."""
     max_minutes: float = 60.0
     """Refuse a synthesis that is estimated to take longer."""
     place: PlaceConfig = field(default_factory=PlaceConfig)

@@ -15,13 +15,13 @@ import torch
 from pipelines.arms import WITH_IMAGES, arm_config, synthesis_config
 from pipelines.comparison import ARM_TITLES
 from pipelines.config import RebalanceConfig, TrainConfig
-from pipelines.console import log, minutes_in_words, print_table
+from pipelines.console import minutes_in_words, print_table, say
 from pipelines.loop import training_steps
 from pipelines.open_data import OpenData
 from pipelines.optimization import build_optimizer
 from pipelines.precision import with_precision
 from pipelines.preparation import prepare_training
-from pipelines.synthesis import check_synthesis
+from pipelines.synthesis import check_synthesis, features_config
 from pipelines.tuning import parse_candidates
 from rebalance.devices import kept_random_state
 from rebalance.ranks import broadcast
@@ -46,16 +46,21 @@ class Part:
 
 
 def plan_pipeline(
-    config: RebalanceConfig, baseline: RebalanceConfig, opened: OpenData, device: torch.device
+    config: RebalanceConfig, baseline: RebalanceConfig, opened: OpenData, device: torch.device, folder: Path
 ) -> list[Part]:
-    """The trainings and syntheses of a pipeline, each kind timed by a few steps.
+    """The trainings and syntheses that are left to do in a pipeline, each kind timed by a few steps.
 
     Args:
         config: Of the pipeline.
         baseline: Of its plain cross entropy.
         opened: The data.
         device: Where it runs.
+        folder: Its run folder, which need not exist.
     """
+
+    def is_done(name: str) -> bool:
+        return config.place.resume and (folder / name).exists()
+
     with_images = bool(WITH_IMAGES.keys() & set(config.arms))
     parts = []
     of_method = 0.0
@@ -65,18 +70,25 @@ def plan_pipeline(
         else:
             of_method = of_method or _training_minutes(arm_config(config, arm, config.seed, None), opened, device)
             minutes = of_method
-        parts.append(Part(ARM_TITLES[arm], config.seeds, minutes))
+        seeds = range(config.seed, config.seed + config.seeds)
+        left = sum(not is_done(f"arms/{arm}/seed-{seed}/metrics.json") for seed in seeds)
+        parts.append(Part(ARM_TITLES[arm], left, minutes))
     if with_images:
-        judges = _judges(config, opened)
+        judges = 0 if is_done("tuning/tuning.json") else _judges(config, opened)
+        rounds = 0 if is_done("feedback/rounds.json") or "feedback" not in config.arms else config.rounds
         training, sampling = check_synthesis(synthesis_config(config, Path("runs"), None), opened)
-        n_generators = 1 + (judges if "val" not in opened.tables else 0)
-        parts.append(Part("training of the generator", n_generators, training))
-        parts.append(Part("sampling of images", n_generators + ("feedback" in config.arms), sampling))
-        if judges:
-            parts.append(Part("trainings to choose weight and share", judges * _candidates(config), of_method))
-        if "feedback" in config.arms and config.rounds > 1:
-            parts.append(Part("trainings between rounds", config.rounds - 1, of_method))
-    return parts
+        n_syntheses = (not is_done("synthesis/metrics.json")) + (judges if "val" not in opened.tables else 0)
+        if "rebalanced" not in config.arms and config.filter.features is None:
+            features = features_config(synthesis_config(config, Path("runs"), None))
+            n_features = int(not is_done("synthesis/metrics.json"))
+            parts.append(
+                Part("training of the gates' features", n_features, _training_minutes(features, opened, device))
+            )
+        parts.append(Part("training of the generator", n_syntheses, training))
+        parts.append(Part("sampling of images", n_syntheses + (rounds > 0), sampling))
+        parts.append(Part("trainings to choose weight and share", judges * _candidates(config), of_method))
+        parts.append(Part("trainings between rounds", max(0, rounds - 1), of_method))
+    return [part for part in parts if part.number]
 
 
 def _training_minutes(config: TrainConfig, opened: OpenData, device: torch.device) -> float:
@@ -110,10 +122,10 @@ def show_plan(parts: Sequence[Part]) -> None:
         [part.title, str(part.number), *map(minutes_in_words, (part.minutes, part.number * part.minutes))]
         for part in parts
     ]
-    print_table("what will be done", ["", "times", "each about", "together"], rows)
-    log.info(
-        "about %s in all, by a few timed steps of each", minutes_in_words(sum(p.number * p.minutes for p in parts))
-    )
+    if rows:
+        print_table("what is left to do", ["", "times", "each about", "together"], rows)
+    total = sum(part.number * part.minutes for part in parts)
+    say(f"about {minutes_in_words(total)} in all, by a few timed steps of each" if parts else "nothing is left to do")
 
 
 def _judges(config: RebalanceConfig, opened: OpenData) -> int:

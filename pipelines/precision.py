@@ -63,27 +63,30 @@ def with_precision(
         auto: What "auto" means, where that is known.
     """
     amp = config.optimization.amp
-    if amp == "auto" and folder is not None and config.place.resume:
-        auto = saved_precision(folder) or auto
-    if amp == "auto" and auto is not None:
-        amp = auto
-    amp = resolve_amp(amp, device, image_size)
-    warn_of_slow_bf16(amp, device)
+    if amp == "auto":
+        saved = saved_precision(folder) if folder is not None and is_main() else None
+        auto = broadcast(saved) or auto  # the others may look after rank 0 has written it
+        amp = auto or resolve_amp(amp, device, image_size)
+        warn_of_slow_bf16(amp, device, "go on where it was begun, or start again with --no-resume")
+    else:
+        warn_of_slow_bf16(amp, device)
     return replace(config, optimization=replace(config.optimization, amp=amp))
 
 
 def saved_precision(folder: Path) -> Amp | None:
-    """What a run that was begun in `folder` computes in; None where none was."""
-    file = folder / "classes.json"
-    return read_json(file).get("precision") if file.exists() else None
+    """What a run that was begun in `folder` computes in, or the first arm of a pipeline; None where none was."""
+    for file in (folder / "classes.json", *sorted(folder.glob("arms/*/seed-*/classes.json"))):
+        if file.exists() and (saved := read_json(file).get("precision")) is not None:
+            return saved  # type: ignore[no-any-return]  # as `claim_data` wrote it
+    return None
 
 
-def warn_of_slow_bf16(amp: str, device: torch.device) -> None:
+def warn_of_slow_bf16(amp: str, device: torch.device, advice: str = "take --amp no, or a GPU") -> None:
     """Say what bf16 costs on a CPU that has no instructions for it."""
     if amp == "bf16" and device.type == "cpu" and is_main() and not _is_known_for_bf16(device):
         speed = bf16_speed()
         if speed < _SLOW:
-            log.warning("this CPU computes bf16 %.0f times slower than float32: take --amp no, or a GPU", 1 / speed)
+            _warn_once(f"this CPU computes bf16 {1 / speed:.0f} times slower than float32: {advice}")
 
 
 def _prefers_bf16(device: torch.device) -> bool:
@@ -102,6 +105,12 @@ def _is_known_for_bf16(device: torch.device) -> bool:
     if device.type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """Not for every training of a pipeline."""
+    log.warning("%s", text)
 
 
 @cache

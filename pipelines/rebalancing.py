@@ -85,7 +85,7 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
     baseline = with_augmentation_of(method, config, opened.size)
     prepare_training(arm_config(baseline, "ce", config.seed, None), opened, session.device)
     if config.dry_run:
-        plan = plan_pipeline(config, baseline, opened, session.device)
+        plan = plan_pipeline(config, baseline, opened, session.device, folder)
         show_plan(plan)
         return RebalanceResult(folder, {"plan": [asdict(part) for part in plan]})
     begun = place.resume and (folder / "config.yaml").exists()

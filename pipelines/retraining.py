@@ -85,8 +85,8 @@ def retrain(config: RetrainConfig) -> TrainResult:
     seed_everything(training.seed)
     second = _second_stage(config.method, first, options)
     prepared = _prepared(second, training, opened, session)
-    training = with_precision(training, session.device, opened.size, folder)
     with RunFolder(folder, "retrain", config, resume=place.resume) as run:
+        training = with_precision(training, session.device, opened.size, folder)
         weights = sha256(weights_of(source.folder))
         claim_data(run, opened, first_stage=weights, precision=training.optimization.amp)
         if is_main():

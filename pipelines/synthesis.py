@@ -151,20 +151,24 @@ def _work(
     return summary
 
 
+def features_config(config: SynthesizeConfig) -> TrainConfig:
+    """The training of the classifier whose features the gates use."""
+    return TrainConfig(
+        data=config.data,
+        model=config.model,
+        objective=ObjectiveConfig(method="balanced_softmax"),
+        optimization=OptimizationConfig(updates=config.filter.feature_updates),
+        seed=config.seed,
+        place=PlaceConfig(device=config.device, report_to="none"),
+    )
+
+
 def _feature_model(config: SynthesizeConfig, opened: OpenData, session: Session, folder: Path) -> TrainedClassifier:
     """The classifier whose features the gates use: the given run's, or one trained on the real images."""
     run = config.filter.features
     if run is None:
         run = folder / "features"
-        training = TrainConfig(
-            data=config.data,
-            model=config.model,
-            objective=ObjectiveConfig(method="balanced_softmax"),
-            optimization=OptimizationConfig(updates=config.filter.feature_updates),
-            seed=config.seed,
-            place=PlaceConfig(device=config.device, report_to="none"),
-        )
-        train_in(run, training, replace(opened, tables={"train": opened.train}))
+        train_in(run, features_config(config), replace(opened, tables={"train": opened.train}))
     model = load_model(run)
     if model.classes != opened.classes:
         raise InputError("a features run with the classes of the data", f"{run} with others", "train it on these data")

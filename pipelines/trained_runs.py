@@ -71,8 +71,8 @@ def own_splits(data: DataConfig, run: Path) -> tuple[DataConfig, Splits]:
     if file.exists() and read_json(file).get("fingerprint", "") not in ("", fingerprint(splits)):
         raise InputError(
             f"the images that {run} was trained on",
-            f"others in {data.data}: some were added, removed or changed",
-            "restore them; to measure on other images name their folder: rebalance evaluate RUN DATA",
+            f"others in {data.data}: some were added, removed or changed, or an earlier version held out others",
+            "restore them, or train again; to measure on other images name their folder: rebalance evaluate RUN DATA",
         )
     return data, splits
 

@@ -89,8 +89,8 @@ def _train(
     check_teacher(config.objective, folder)
     opened = opened if opened is not None else open_data(config.data, session.device)
     prepared = prepare_training(config, opened, session.device)
-    resolved = with_precision(config, session.device, opened.size, folder, auto)
     with RunFolder(folder, "train", config, resume=config.place.resume) as run:
+        resolved = with_precision(config, session.device, opened.size, folder, auto)
         facts = teacher_facts(config.objective)
         claimed = {name: fact["weights"] for name, fact in facts.items()}
         claim_data(run, opened, prepared.counts[1], precision=resolved.optimization.amp, **claimed)

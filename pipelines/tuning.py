@@ -152,6 +152,7 @@ def _folds(opened: OpenData, config: RebalanceConfig) -> Iterator[OpenData]:
     folds = stratified_folds(table.targets, config.tune_folds, config.seed, copies)
     different = class_counts(table.targets[np.unique(copies)], len(table.classes))
     folds[different[table.targets] < 2] = -1
+    together = ", copies together" if different.sum() < len(table) else ""  # earlier versions had other folds of these
     for fold in range(config.tune_folds):
         train = _select(opened, np.flatnonzero(folds != fold))
         held = _select(opened, np.flatnonzero(folds == fold))
@@ -159,7 +160,7 @@ def _folds(opened: OpenData, config: RebalanceConfig) -> Iterator[OpenData]:
             opened,
             splits=Splits(train.table, test=held.table),
             tables={"train": train, "test": held},
-            fingerprint=f"{opened.fingerprint} fold {fold} of {config.tune_folds}",
+            fingerprint=f"{opened.fingerprint} fold {fold} of {config.tune_folds}{together}",
         )
 
 

@@ -60,6 +60,13 @@ def hold_out_validation(splits: Splits, fraction: float, seed: int = 0) -> Split
             "leave out --val-fraction: without it all images train and the last epoch is reported",
         )
     train, val, repeats = _cut(splits.train, taken, seed)
+    if (val.counts < MIN_VALIDATION_IMAGES).any():
+        worst = int(np.argmin(val.counts))
+        raise InputError(
+            f"at least {MIN_VALIDATION_IMAGES} validation images in every class, copies of none that trains",
+            f"{val.counts[worst]} of the {counts[worst]} images of {splits.classes[worst]!r}, many of them copies",
+            "leave out --val-fraction: without it all images train and the last epoch is reported",
+        )
     note = f"{len(val)} training images ({fraction:.0%}) held out for validation"
     return replace(splits, train=train, val=val, notes=(*splits.notes, note, *repeats))
 
@@ -76,7 +83,8 @@ def hold_out_test(splits: Splits, fraction: float, seed: int = 0) -> Splits:
     taken = np.minimum(np.maximum(_round(_check_fraction(fraction, "--test-fraction") * counts), 1), counts - 1)
     train, test, repeats = _cut(splits.train, np.maximum(taken, 0), seed)
     note = f"no test split: {len(test)} training images ({fraction:.0%} of each class) held out for the test"
-    single = [name for name, n in zip(splits.classes, counts, strict=True) if n == 1]
+    untested = np.flatnonzero((test.counts == 0) & (counts > 0))
+    single = [splits.classes[label] for label in untested]
     notes = (note, f"classes of one image have no test image: {', '.join(single)}") if single else (note,)
     return replace(splits, train=train, test=test, notes=(*splits.notes, *notes, *repeats))
 
@@ -96,11 +104,12 @@ def stratified_folds(targets: IntArray, n_folds: int, seed: int = 0, copies: Int
     stream = np.random.RandomState(seed)
     folds = np.empty(len(targets), dtype=np.int64)
     start = 0
+    first = np.arange(len(targets)) if copies is None else copies
     for label in np.unique(targets):
-        rows = stream.permutation(np.flatnonzero(targets == label))
+        rows = stream.permutation(np.unique(first[targets == label]))
         folds[rows] = (start + np.arange(len(rows))) % n_folds
         start += len(rows)
-    return folds if copies is None else folds[copies]
+    return folds[first]
 
 
 def _cut(table: ImageTable, taken: IntArray, seed: int) -> tuple[ImageTable, ImageTable, tuple[str, ...]]:
@@ -110,18 +119,29 @@ def _cut(table: ImageTable, taken: IntArray, seed: int) -> tuple[ImageTable, Ima
     sizes = np.bincount(copies, minlength=len(table))
     held: list[int] = []
     for label, n in enumerate(taken.tolist()):
-        room = n
-        for first in dict.fromkeys(copies[stream.permutation(np.flatnonzero(table.targets == label))].tolist()):
-            if room == 0:
-                break
-            if sizes[first] <= room:
-                held.append(first)
-                room -= int(sizes[first])
+        images = list(dict.fromkeys(copies[stream.permutation(np.flatnonzero(table.targets == label))].tolist()))
+        held += _whole_images(images, sizes, n)
     is_held = np.isin(copies, np.array(held, dtype=np.int64))
     repeated = int(len(table) - (sizes > 0).sum())
     note = f"{repeated} images are copies of another one of their class: all copies of an image are on one side"
     notes = (note,) if repeated else ()
     return table.select(np.flatnonzero(~is_held)), table.select(np.flatnonzero(is_held)), notes
+
+
+def _whole_images(images: list[int], sizes: IntArray, n: int) -> list[int]:
+    """Images with `n` rows in all, in order, or as few more as their copies ask for; one image is left."""
+    chosen: list[int] = []
+    room = n
+    for image in images:
+        if room == 0:
+            break
+        if sizes[image] <= room:
+            chosen.append(image)
+            room -= int(sizes[image])
+    left = [image for image in images if image not in set(chosen)] if room else []
+    if len(left) > 1:
+        chosen.append(min(left, key=lambda image: int(sizes[image])))
+    return chosen
 
 
 def _check_fraction(fraction: float, flag: str) -> float:

@@ -11,14 +11,19 @@ import pytest
 import torch
 
 from pipelines import (
+    BudgetConfig,
     DataConfig,
+    FilterConfig,
+    GeneratorConfig,
     ModelConfig,
     OptimizationConfig,
     PlaceConfig,
     RebalanceConfig,
+    RetrainConfig,
     TrainConfig,
     precision,
     rebalance_and_train,
+    retrain,
     train,
 )
 from pipelines.precision import Amp, bf16_speed, resolve_amp, resolve_generator_amp, warn_of_slow_bf16
@@ -33,6 +38,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes this machine one that is not known for bf16 and computes it so many times as fast as float32."""
 
     def become(speed: float) -> None:
+        precision._warn_once.cache_clear()
         monkeypatch.setattr(precision, "_is_known_for_bf16", lambda device: False)
         monkeypatch.setattr(precision, "bf16_speed", lambda: speed)
 
@@ -91,6 +97,7 @@ def test_slow_bf16_is_told_where_it_was_asked_for(
         warn_of_slow_bf16("no", CPU)
         assert not caplog.messages
         assert resolve_generator_amp("bf16", CPU) == "bf16"
+        warn_of_slow_bf16("bf16", CPU)  # once is enough
     assert len(caplog.messages) == bool(said)
     assert said in caplog.text
 
@@ -117,7 +124,7 @@ def test_a_run_goes_on_in_the_precision_it_was_begun_with_whatever_the_machine(
         train(config(photos))
     assert saved(folder) == "bf16"
     assert "precision bf16" in caplog.text
-    assert "10 times slower" in caplog.text
+    assert "10 times slower than float32: go on where it was begun, or start again with --no-resume" in caplog.text
     train(config(photos, resume=False))
     assert saved(folder) == "no"
 
@@ -129,16 +136,50 @@ def test_another_precision_by_hand_is_another_run(photos: Path, here: Path, mach
         train(config(photos, "no"))
 
 
+def test_a_folder_of_something_else_is_refused_as_such(photos: Path, here: Path) -> None:
+    folder = here / "runs" / "train" / "foreign"
+    folder.mkdir(parents=True)
+    (folder / "classes.json").write_text("[1, 2]")
+    with pytest.raises(InputError, match="an empty folder or one of an earlier run"):
+        train(config(photos, experiment="foreign"))
+
+
+def test_a_second_stage_goes_on_in_its_precision(photos: Path, here: Path, machine: Any) -> None:
+    machine(0.1)
+    first = train(config(photos)).folder
+    settings = RetrainConfig(run=first, optimization=config(photos).optimization, place=config(photos).place)
+    machine(2.0)
+    folder = retrain(settings).folder
+    assert saved(folder) == "bf16"
+    (folder / "metrics.json").unlink()
+    machine(0.1)
+    retrain(settings)
+    assert saved(folder) == "bf16"
+
+
 def test_all_arms_of_a_pipeline_have_the_precision_it_was_begun_with(photos: Path, here: Path, machine: Any) -> None:
     machine(2.0)
     one = config(photos)
     pipeline = RebalanceConfig(
-        data=one.data, model=one.model, optimization=one.optimization, place=one.place, arms=("ce",), seeds=1
+        data=DataConfig(data="digits", imbalance_factor=5, val_fraction=0.5, image_size=24),
+        model=one.model,
+        optimization=one.optimization,
+        generator=GeneratorConfig(generator_updates=2, generator_batch_size=8, generator_channels=(8, 16), steps=2),
+        budget=BudgetConfig(max_images=8, reserve=0),
+        filter=FilterConfig(skip_gate=("distance",)),
+        place=one.place,
+        arms=("ce", "rebalanced", "synthetic"),
+        seeds=1,
+        tune=("1:0.5",),
     )
     folder = rebalance_and_train(pipeline).folder
-    assert saved(folder) == saved(folder / "arms/ce/seed-0") == "bf16"
-    for file in ("metrics.json", "arms/ce/seed-0/metrics.json", "arms/ce/seed-0/classes.json"):
-        (folder / file).unlink()
+    trainings = ("arms/ce/seed-0", "arms/synthetic/seed-0", "tuning/without", "tuning/candidate-0")
+    assert [saved(folder / name) for name in (".", *trainings)] == ["bf16"] * 5
+    (folder / "metrics.json").unlink()
+    (folder / "classes.json").unlink()  # as of an earlier version
+    for name in trainings[1:]:
+        (folder / name / "metrics.json").unlink()
+        (folder / name / "classes.json").unlink()
     machine(0.1)
     rebalance_and_train(pipeline)
-    assert saved(folder) == saved(folder / "arms/ce/seed-0") == "bf16"
+    assert [saved(folder / name) for name in (".", *trainings)] == ["bf16"] * 5

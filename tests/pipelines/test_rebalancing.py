@@ -137,7 +137,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     assert not list(here.iterdir())
     shown = capsys.readouterr().out
     assert "images to synthesize" in shown
-    assert "what will be done" in shown
+    assert "what is left to do" in shown
     settings = config(photos, dry_run=True)
     plan = rebalance_and_train(settings).metrics["plan"]
     assert [(part["title"], part["number"]) for part in plan] == [
@@ -148,6 +148,24 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     assert all(0 < part["minutes"] < 1 for part in plan)
     longer = rebalance_and_train(replace(settings, optimization=OptimizationConfig(updates=8000, batch_size=16)))
     assert longer.metrics["plan"][1]["minutes"] > 100 * plan[1]["minutes"]
+
+
+def test_a_dry_run_of_what_was_begun_says_what_is_left(
+    finished: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = PlaceConfig(device="cpu", report_to="none", output=finished.parents[1])
+    before = sorted(str(path) for path in finished.rglob("*"))
+
+    def left(**changes: Any) -> dict[str, int]:
+        plan = rebalance_and_train(config(photos, **{"dry_run": True, "place": place, **changes})).metrics["plan"]
+        return {part["title"]: part["number"] for part in plan}
+
+    assert left() == {}
+    assert "nothing is left to do" in capsys.readouterr().out
+    assert left(seeds=3) == {ARM_TITLES[arm]: 1 for arm in ARMS}  # type: ignore[index]  # each is an arm
+    again = left(place=replace(place, resume=False), arms=("synthetic",), seeds=1)
+    assert again["training of the gates' features"] == again["training of the generator"] == 1
+    assert sorted(str(path) for path in finished.rglob("*")) == before
 
 
 def test_trainings_are_numbered_and_the_classes_shown_once_an_arm(

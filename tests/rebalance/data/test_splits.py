@@ -178,7 +178,11 @@ def test_all_copies_of_an_image_are_on_one_side(n_different: int, fraction: floa
     assert splits.test is not None
     assert not values(splits.train) & values(splits.test)
     assert len(splits.train) + len(splits.test) == len(whole)
-    assert (splits.test.counts <= np.maximum(np.rint(fraction * whole.counts), 1)).all()
+    different = np.array([len({pair for pair in values(whole) if pair[0] == label}) for label in range(3)])
+    assert (splits.test.counts[different > 1] > 0).all()
+    assert (splits.train.counts > 0).all()
+    most = np.bincount(whole.targets * 60 + whole.images[:, 0, 0, 0]).max()
+    assert (splits.test.counts <= np.maximum(np.rint(fraction * whole.counts), 1) + most - 1).all()
     n_copies = len(whole) - len(values(whole))
     told = f"{n_copies} images are copies of another one of their class: all copies of an image are on one side"
     assert (told in splits.notes) == (n_copies > 0)
@@ -192,8 +196,29 @@ def test_a_class_that_is_one_image_over_and_over_trains() -> None:
         assert splits.test is not None
         assert splits.test.counts.tolist() == [2, 0]
         assert splits.train.counts.tolist() == [8, 1]
-    alike = repeated(1, np.repeat([0, 1], (10, 4)))
-    assert len(hold_out_test(Splits(alike), 0.2).train) == 14
+    alike = hold_out_test(Splits(repeated(1, np.repeat([0, 1], (10, 4)))), 0.2)
+    assert len(alike.train) == 14
+    assert "classes of one image have no test image: bear, cat" in alike.notes
+
+
+def test_a_small_class_of_copies_is_tested_all_the_same() -> None:
+    whole = repeated(2, np.repeat([0, 1], (40, 4)))  # two images of a cat, twice each; a fifth would be one
+    for seed in range(20):
+        splits = hold_out_test(Splits(whole), 0.2, seed)
+        assert splits.test is not None
+        assert splits.test.counts[1] == splits.train.counts[1] == 2
+
+
+def test_a_class_whose_copies_leave_too_few_to_validate_is_named() -> None:
+    ids = np.repeat([0, 1], (50, 54))
+    images = np.arange(104, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
+    images[50:] = 200
+    with pytest.raises(InputError, match="copies of none that trains; got 0 of the 54 images of 'cat', many of them"):
+        hold_out_validation(Splits(ImageTable(images, ids, ("bear", "cat"))), 0.1)
+    images[50:] = 200 + np.arange(54, dtype=np.uint8)[:, None, None, None] // 6
+    splits = hold_out_validation(Splits(ImageTable(images, ids, ("bear", "cat"))), 0.1)
+    assert splits.val is not None
+    assert splits.val.counts.tolist() == [5, 6]
 
 
 def test_validation_keeps_copies_together_too() -> None:
@@ -225,8 +250,17 @@ def test_folds_are_the_same_for_the_same_seed() -> None:
     assert not np.array_equal(stratified_folds(targets, 5, 1), stratified_folds(targets, 5, 2))
 
 
-def test_copies_share_a_fold() -> None:
-    copies = np.array([0, 1, 0, 3, 1, 5, 0, 7])
-    folds = stratified_folds(np.zeros(8, dtype=np.int64), 3, 0, copies)
-    np.testing.assert_array_equal(folds, stratified_folds(np.zeros(8, dtype=np.int64), 3, 0)[copies])
-    assert len(set(folds[[0, 2, 6]])) == len(set(folds[[1, 4]])) == 1
+@settings(deadline=None)
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(2, 5), st.integers(0, 2**32 - 1))
+def test_copies_share_a_fold_and_different_images_are_spread(n: int, n_copies: int, n_folds: int, seed: int) -> None:
+    targets = np.repeat([0, 1], (n * n_copies, 3))
+    copies = np.concatenate([np.arange(n * n_copies) % n, n * n_copies + np.arange(3)])
+    folds = stratified_folds(targets, n_folds, seed, copies)
+    assert (folds == folds[copies]).all()
+    sizes = np.bincount(folds[:n], minlength=n_folds)
+    assert sizes.max() - sizes.min() <= 1
+
+
+def test_without_copies_folds_are_those_of_every_version() -> None:
+    targets = np.arange(12) % 3
+    np.testing.assert_array_equal(stratified_folds(targets, 5, 1, np.arange(12)), stratified_folds(targets, 5, 1))
