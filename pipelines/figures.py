@@ -73,7 +73,7 @@ def save_png(figure: Figure, dpi: int = 150) -> bytes:
 def _missing_glyphs() -> Iterator[None]:
     """No warnings of class names that no installed font can draw; the tables beside a figure have them."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from (current )?font")
         yield
 
 

@@ -29,7 +29,7 @@ def test_policy_is_torchvisions_operations_in_turn(policy, size):
         for operation, magnitude in turns:
             name, m = OPERATIONS[operation[i]], magnitude[i].item()
             expected = reference._apply_image_or_video_transform(
-                expected, name, m / 255 if name == "Solarize" else m, "nearest", reference._fill
+                expected, name, m / 255 if name == "Solarize" else m, v2.InterpolationMode.NEAREST, reference._fill
             )
         # One level apart where either cuts to whole numbers just under one; what comes after may spread it.
         assert (result[i] == expected).float().mean() > 0.95, [OPERATIONS[operation[i]] for operation, _ in turns]
