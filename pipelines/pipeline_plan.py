@@ -61,29 +61,29 @@ def plan_pipeline(
     def is_done(name: str) -> bool:
         return config.place.resume and (folder / name).exists()
 
-    with_images = bool(WITH_IMAGES.keys() & set(config.arms))
+    def minutes_of(training: TrainConfig) -> float:
+        return _training_minutes(training, opened, device, folder if is_done("config.yaml") else None)
+
     parts = []
     of_method = 0.0
     for arm in config.arms:
         if arm == "ce":
-            minutes = _training_minutes(arm_config(baseline, "ce", config.seed, None), opened, device)
+            minutes = minutes_of(arm_config(baseline, "ce", config.seed, None))
         else:
-            of_method = of_method or _training_minutes(arm_config(config, arm, config.seed, None), opened, device)
+            of_method = of_method or minutes_of(arm_config(config, arm, config.seed, None))
             minutes = of_method
         seeds = range(config.seed, config.seed + config.seeds)
         left = sum(not is_done(f"arms/{arm}/seed-{seed}/metrics.json") for seed in seeds)
         parts.append(Part(ARM_TITLES[arm], left, minutes))
-    if with_images:
+    if WITH_IMAGES.keys() & set(config.arms):
+        synthesis = synthesis_config(config, folder / "synthesis", None)
+        left = int(not is_done("synthesis/metrics.json"))
         judges = 0 if is_done("tuning/tuning.json") else _judges(config, opened)
         rounds = 0 if is_done("feedback/rounds.json") or "feedback" not in config.arms else config.rounds
-        training, sampling = check_synthesis(synthesis_config(config, Path("runs"), None), opened)
-        n_syntheses = (not is_done("synthesis/metrics.json")) + (judges if "val" not in opened.tables else 0)
+        training, sampling = check_synthesis(synthesis, opened)
+        n_syntheses = left + (judges if "val" not in opened.tables else 0)
         if "rebalanced" not in config.arms and config.filter.features is None:
-            features = features_config(synthesis_config(config, Path("runs"), None))
-            n_features = int(not is_done("synthesis/metrics.json"))
-            parts.append(
-                Part("training of the gates' features", n_features, _training_minutes(features, opened, device))
-            )
+            parts.append(Part("training of the gates' features", left, minutes_of(features_config(synthesis))))
         parts.append(Part("training of the generator", n_syntheses, training))
         parts.append(Part("sampling of images", n_syntheses + (rounds > 0), sampling))
         parts.append(Part("trainings to choose weight and share", judges * _candidates(config), of_method))
@@ -91,9 +91,9 @@ def plan_pipeline(
     return [part for part in parts if part.number]
 
 
-def _training_minutes(config: TrainConfig, opened: OpenData, device: torch.device) -> float:
+def _training_minutes(config: TrainConfig, opened: OpenData, device: torch.device, folder: Path | None) -> float:
     """About how long a training takes, without its evaluation and compilation; the same on every rank."""
-    config = with_precision(config, device, opened.size)
+    config = with_precision(config, device, opened.size, folder)
     with kept_random_state(device):
         prepared = prepare_training(config, opened, device)
         optimizer = build_optimizer(prepared.method, config.optimization, prepared.method.learning_rate_factors)

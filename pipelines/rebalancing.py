@@ -92,9 +92,9 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
     if WITH_IMAGES.keys() & set(config.arms) and not begun:
         check_synthesis(synthesis_config(config, folder / "synthesis", None), opened)
     with RunFolder(folder, "run", config, resume=place.resume) as run:
-        auto = with_precision(arm_config(config, "ce", config.seed, None), session.device, opened.size, folder)
-        claim_data(run, opened, precision=auto.optimization.amp)
-        results = _run_arms(config, baseline, opened, run, auto.optimization.amp)
+        resolved = with_precision(arm_config(config, "ce", config.seed, None), session.device, opened.size, folder)
+        claim_data(run, opened, precision=resolved.optimization.amp)
+        results = _run_arms(config, baseline, opened, run, resolved.optimization.amp)
         metrics = _summarize(config, results, opened, read_tuning(folder), read_rounds(folder))
         if is_main():
             _export(run, metrics["selected"]["arm"], config.seed)

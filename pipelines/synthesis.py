@@ -119,8 +119,12 @@ def check_synthesis(config: SynthesizeConfig, opened: OpenData) -> tuple[float, 
 def _show_and_check(config: SynthesizeConfig, plan: SynthesisPlan, folder: Path) -> tuple[float, float]:
     minutes = broadcast(plan.generator.estimate_minutes(plan.expected_candidates))
     show_plan(plan, minutes)
-    if not config.dry_run:
+    try:
         check_cost(config, plan, minutes, folder)
+    except InputError as error:
+        if not config.dry_run:
+            raise
+        log.warning("without --dry-run this is refused: %s", error)
     return minutes
 
 

@@ -138,8 +138,9 @@ def _whole_images(images: list[int], sizes: IntArray, n: int) -> list[int]:
         if sizes[image] <= room:
             chosen.append(image)
             room -= int(sizes[image])
-    left = [image for image in images if image not in set(chosen)] if room else []
-    if len(left) > 1:
+    taken = set(chosen)
+    left = [image for image in images if image not in taken]
+    if room and len(left) > 1:
         chosen.append(min(left, key=lambda image: int(sizes[image])))
     return chosen
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,9 @@ def test_a_second_stage_goes_on_in_its_precision(photos: Path, here: Path, machi
     assert saved(folder) == "bf16"
 
 
-def test_all_arms_of_a_pipeline_have_the_precision_it_was_begun_with(photos: Path, here: Path, machine: Any) -> None:
+def test_all_arms_of_a_pipeline_have_the_precision_it_was_begun_with(
+    photos: Path, here: Path, machine: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     machine(2.0)
     one = config(photos)
     pipeline = RebalanceConfig(
@@ -181,5 +184,8 @@ def test_all_arms_of_a_pipeline_have_the_precision_it_was_begun_with(photos: Pat
         (folder / name / "metrics.json").unlink()
         (folder / name / "classes.json").unlink()
     machine(0.1)
+    with caplog.at_level(logging.WARNING):
+        rebalance_and_train(replace(pipeline, dry_run=True))
+    assert "bf16 10 times slower" in caplog.text, "the plan is of the precision that the run has"
     rebalance_and_train(pipeline)
     assert [saved(folder / name) for name in (".", *trainings)] == ["bf16"] * 5

@@ -135,9 +135,10 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     small = "--model small_cnn --updates 8 --generator-updates 6 --generator-batch-size 8 --generator-channels 8 16"
     assert main(["run", str(photos), "--dry-run", *small.split(), "--sampling-batch", "16", "--max-minutes", "0"]) == 0
     assert not list(here.iterdir())
-    shown = capsys.readouterr().out
-    assert "images to synthesize" in shown
-    assert "what is left to do" in shown
+    shown = capsys.readouterr()
+    assert "images to synthesize" in shown.out
+    assert "what is left to do" in shown.out
+    assert "without --dry-run this is refused: expected a plan of at most 0 minutes (--max-minutes)" in shown.err
     settings = config(photos, dry_run=True)
     plan = rebalance_and_train(settings).metrics["plan"]
     assert [(part["title"], part["number"]) for part in plan] == [
