@@ -133,6 +133,9 @@ def test_folds_keep_copies_of_an_image_together_and_a_class_of_nothing_else_trai
     assert [len(copies & names_in(fold, "test")) for fold in folds].count(5) == 1
     assert all(len(copies & names_in(fold, "test")) in (0, 5) for fold in folds)
     assert all(sum("/tail/" in name for name in names_in(fold, "train")) == 4 for fold in folds)
+    plain = open_data(DataConfig(data=str(photos), image_size=16), start_session("cpu").device)
+    marks = [next(_folds(data, settings)).fingerprint.removeprefix(data.fingerprint) for data in (plain, opened)]
+    assert marks == [" fold 0 of 3", " fold 0 of 3, copies together"], "an earlier version had other folds of copies"
 
 
 def names_in(opened: OpenData, split: str) -> set[str]:
