@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self, final
@@ -18,12 +19,15 @@ from generators.base import Job
 from generators.class_conditional import ClassConditionalGenerator, NetworkSettings, is_grey
 from generators.class_conditional_sizes import settings_for
 from generators.class_conditional_training import Objective, TrainingSettings, train_class_conditional
+from generators.head_to_tail import head_to_tail_jobs
+from generators.plan import plan_jobs
+from generators.source_images import steps_of
+from rebalance.counts import IntArray
 from rebalance.data.pixels import Stack, StackFormat
 from rebalance.data.resizing import resize_images
+from rebalance.data.table import ImageTable
 from rebalance.devices import kept_random_state, pick_device
 from rebalance.errors import InputError, RunError
-
-_SEEDS = 2**32
 
 
 @final
@@ -50,6 +54,9 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         flip: Whether a mirrored image is still one of its class; photographs usually are.
         guidance: Strength of classifier-free guidance; 1 is none, above 3 diversity suffers.
         steps: Sampling steps.
+        head_to_tail: Strengths above 0, at most 1, that take turns: how far images of other classes are noised that
+            the made ones begin from, see `generators.head_to_tail`; below 0.5 much of the other class stays. The
+            images of `fit` are kept for it. None begins from noise.
         sampling_batch: Most images sampled at a time.
         device: "auto", "cpu", "cuda" or "cuda:1".
         verbose: Show the progress of training.
@@ -63,6 +70,12 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
     Raises:
         InputError: Images of another shape, or a class that was not in `fit`.
         RunError: A training whose loss is not finite.
+
+    Examples:
+        >>> generator = ClassConditionalDiffusion(updates=2, channels=(8, 16), steps=2, random_state=0)
+        >>> images, labels = np.zeros((4, 8, 8), dtype=np.uint8), ["cat", "cat", "cat", "owl"]
+        >>> generator.fit(images, labels).sample(["owl", "owl"], random_state=0).shape
+        (2, 8, 8)
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -78,6 +91,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         "flip": ["boolean"],
         "guidance": [Interval(Real, 1, None, closed="left")],
         "steps": [Interval(Integral, 2, 1000, closed="both")],
+        "head_to_tail": [tuple, list, None],
         "sampling_batch": [Interval(Integral, 1, None, closed="left")],
         "device": [str],
         "verbose": ["verbose"],
@@ -86,6 +100,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
     classes_: np.ndarray[Any, Any]
     generator_: ClassConditionalGenerator
     _format: StackFormat
+    _lenders: ImageTable | None
 
     def __init__(
         self,
@@ -102,6 +117,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         flip: bool = False,
         guidance: float = 2.0,
         steps: int = 20,
+        head_to_tail: Sequence[float] | None = None,
         sampling_batch: int = 128,
         device: str = "auto",
         verbose: bool = False,
@@ -119,6 +135,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         self.flip = flip
         self.guidance = guidance
         self.steps = steps
+        self.head_to_tail = head_to_tail
         self.sampling_batch = sampling_batch
         self.device = device
         self.verbose = verbose
@@ -137,6 +154,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         """
         if hasattr(images, "iloc"):
             raise InputError("images as an array", "a frame", "read the images: np.stack([…])")
+        self._check_strengths()
         stack, labels = validate_data(self, images, labels, dtype="numeric", allow_nd=True)
         self._format = StackFormat.of(stack, self.image_shape)
         self.classes_, codes = np.unique(labels, return_inverse=True)
@@ -161,6 +179,9 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
             seed=int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)),
         )
         squares = resize_images(pixels, network.image_size)
+        self._lenders = None
+        if self.head_to_tail:
+            self._lenders = ImageTable(squares.permute(0, 2, 3, 1).numpy(), codes.astype(np.int64), names)
         with tqdm(total=training.updates, disable=not self.verbose, unit=" updates") as bar, kept_random_state(device):
 
             def progress(n: int, loss: float) -> None:
@@ -187,6 +208,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
             Images of the shape and the dtype of those in `fit`, M of them.
         """
         check_is_fitted(self)
+        self._check_strengths()
         wanted = np.asarray(labels)
         unknown = np.setdiff1d(wanted, self.classes_)
         if unknown.size:
@@ -194,16 +216,48 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
                 f"classes that were in fit: {', '.join(map(str, self.classes_))}", repr(unknown[0].item()), "fit again"
             )
         seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
-        settings = {"steps": self.steps, "guidance": float(self.guidance)}
-        codes = np.searchsorted(self.classes_, wanted).tolist() if wanted.size else []
-        jobs = [
-            Job("", str(self.classes_[code]), code, i, (seed + i) % _SEEDS, settings) for i, code in enumerate(codes)
-        ]
-        n_batches = max(1, -(-len(jobs) // self.sampling_batch))
-        self.generator_.batch_size = max(1, -(-len(jobs) // n_batches))  # every batch is padded to it
-        images = self.generator_.to(pick_device(self.device)).generate(jobs)
-        self.generator_.to("cpu")
+        codes = np.searchsorted(self.classes_, wanted).astype(np.int64) if wanted.size else np.zeros(0, dtype=np.int64)
+        plan = self._plan(np.bincount(codes, minlength=len(self.classes_)), seed)
+        jobs = [job for of_class in plan for job in of_class]
+        rows = dict(zip((job.id for job in jobs), np.argsort(codes, kind="stable").tolist(), strict=True))
+        size = self.generator_.settings.image_size
+        images = torch.zeros((len(jobs), 3, size, size))
+        self.generator_.to(pick_device(self.device))
+        for batch in self._batches(jobs):
+            images[[rows[job.id] for job in batch]] = self.generator_.generate(batch)
+        self.generator_.to("cpu").sources.clear()
         if not torch.isfinite(images).all():
             raise RunError("the generator made images with pixels that are no numbers; fit it with a lower lr")
         height, width = self._format.image_shape[:2]
         return self._format.from_unit(resize_images(images, (height, width)).permute(0, 2, 3, 1).numpy())
+
+    def _check_strengths(self) -> None:
+        for strength in self.head_to_tail or ():
+            if not 0 < strength <= 1 or steps_of(self.steps, strength) < 1:
+                raise InputError(
+                    f"head_to_tail strengths of at most 1 that leave one of {self.steps} steps",
+                    str(strength),
+                    "use for example (0.5, 0.6, 0.7, 0.8)",
+                )
+
+    def _plan(self, counts: IntArray, seed: int) -> list[list[Job]]:
+        """Jobs for so many images of each class; the generator has their sources at hand."""
+        names = self.generator_.settings.classes
+        settings = {"steps": self.steps, "guidance": float(self.guidance)}
+        if not self.head_to_tail:
+            return plan_jobs("", names, counts, reserve=0, seed=seed, settings=settings)
+        if self._lenders is None:
+            raise InputError(
+                "head_to_tail before fit, which keeps the images", f"{self.head_to_tail} after", "fit again"
+            )
+        strengths = tuple(map(float, self.head_to_tail))
+        plan, sources = head_to_tail_jobs("", self._lenders, counts, strengths, reserve=0, seed=seed, settings=settings)
+        self.generator_.sources.update(sources)
+        return plan
+
+    def _batches(self, jobs: list[Job]) -> list[list[Job]]:
+        """The jobs in few batches of about one size: each is padded to the largest."""
+        largest = max(Counter(job.settings.get("strength") for job in jobs).values(), default=1)
+        n_batches = -(-largest // self.sampling_batch)
+        self.generator_.batch_size = -(-largest // n_batches)
+        return self.generator_.batches(jobs)

@@ -53,7 +53,7 @@ def head_to_tail_jobs(
         others = np.flatnonzero(table.targets != label)
         if jobs and not others.size:
             raise InputError(
-                "images of other classes to begin from", f"{table.classes[label]} alone", "leave out --head-to-tail"
+                "images of other classes to begin from", f"{table.classes[label]} alone", "leave head to tail out"
             )
         for i, job in enumerate(jobs):
             row = int(others[job.seed % others.size])  # seeds are hashes, so as good as drawn

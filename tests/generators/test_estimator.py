@@ -99,6 +99,57 @@ def test_samples_are_a_function_of_labels_and_seed(fitted: ClassConditionalDiffu
     assert fitted.sample([]).shape == (0, 8, 8)
 
 
+def test_an_image_does_not_depend_on_the_others(fitted: ClassConditionalDiffusion) -> None:
+    mixed = fitted.sample(["dark", "bright", "dark"], random_state=1)
+    np.testing.assert_array_equal(fitted.sample(["bright", "dark", "dark"], random_state=1), mixed[[1, 0, 2]])
+
+
+def borrowing(**changes: Any) -> ClassConditionalDiffusion:
+    return ClassConditionalDiffusion(**{**TINY, "steps": 20, "head_to_tail": (0.05, 1.0), **changes})
+
+
+def test_images_begin_from_those_of_other_classes_where_told() -> None:
+    images = stack(8, 8)
+    generator = borrowing().fit(images, LABELS)
+    made = generator.sample(["dark"] * 3 + ["bright"] * 2 + ["dark"], random_state=0)
+    apart = np.abs(made[:, None].astype(int) - images[None]).mean(axis=(2, 3))
+    lender = apart.argmin(axis=1)
+    little, far = [0, 2, 3], [1, 4, 5]  # strengths take turns inside each class
+    assert (apart[little].min(axis=1) < 15).all()
+    assert [LABELS[row] for row in lender[little]] == ["bright", "bright", "dark"]
+    assert (apart[far].min(axis=1) > 17).all()
+    assert generator.generator_.sources == {}
+    again = pickle.loads(pickle.dumps(generator)).sample(["dark"], random_state=0)
+    np.testing.assert_array_equal(again[0], made[0])
+
+
+def test_lenders_may_have_any_shape_and_are_kept_by_fit_alone() -> None:
+    colour = borrowing().fit(stack(70, 9, 3, dtype=np.float32), LABELS)
+    assert colour.sample(["dark", "dark"], random_state=0).shape == (2, 70, 9, 3)
+    flat = borrowing(image_shape=(8, 8))
+    rows, _ = FillSampler(generator=flat, random_state=0).fit_resample(stack(64), LABELS)
+    assert rows.shape == (40, 64)
+    plain = ClassConditionalDiffusion(**TINY).fit(stack(8, 8), LABELS)
+    with pytest.raises(InputError, match=r"head_to_tail before fit, which keeps the images; got \(0.5,\) after"):
+        plain.set_params(head_to_tail=(0.5,)).sample(["dark"])
+    with pytest.raises(InputError, match="images of other classes to begin from; got bright alone"):
+        borrowing().fit(stack(8, 8)[:5], LABELS[:5]).sample(["bright"])
+    for strengths in ((0.5, 0.0), (1.5,), [0.04]):
+        with pytest.raises(InputError, match="strengths of at most 1 that leave one of 20 steps; got"):
+            borrowing(head_to_tail=strengths).fit(stack(8, 8), LABELS)
+
+
+def test_batches_are_few_and_no_larger_than_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = borrowing(head_to_tail=(0.5, 1.0), sampling_batch=4).fit(stack(8, 8), LABELS)
+    sizes: list[int] = []
+    whole = generator.generator_.generate
+    monkeypatch.setattr(
+        generator.generator_, "generate", lambda jobs: (sizes.append(generator.generator_.batch_size), whole(jobs))[1]
+    )
+    assert len(generator.sample(["dark"] * 11)) == 11
+    assert sizes == [3, 3, 3, 3]
+
+
 def test_the_global_random_state_is_left_alone() -> None:
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
     ClassConditionalDiffusion(**TINY).fit(stack(8, 8), LABELS).sample(["dark"], random_state=0)

@@ -82,9 +82,7 @@ def test_the_plan_is_a_function_of_the_seed_and_a_longer_one_begins_with_it() ->
 
 def test_a_class_alone_has_nothing_to_begin_from() -> None:
     alone = ImageTable(np.zeros((2, 8, 8, 3), dtype=np.uint8), np.zeros(2, dtype=np.int64), ("a", "b"))
-    with pytest.raises(
-        InputError, match="images of other classes to begin from; got a alone; leave out --head-to-tail"
-    ):
+    with pytest.raises(InputError, match="images of other classes to begin from; got a alone; leave head to tail out"):
         plan([1, 0], data=alone)
     assert len(plan([0, 1], data=alone)[0][1]) == 2
 
