@@ -10,7 +10,7 @@ three in a CIFAR ResNet, the third of four in a ResNet-50), with loss weights 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, final
 
 import numpy as np
@@ -59,7 +59,8 @@ class RareFeatureGenerator(nn.Module):
         head_classes: The head by class ids, instead of `head_share`.
         layout: Rows of the mv loss, see `variation_loss`; "official" or "per_location".
         zero_unused: Give the parameters that a phase does not train zeros for gradients, as DDP needs. False leaves
-            them None, as in the original, so that an optimiser passes them by (no weight decay, no momentum).
+            them None, as in the original, so that an optimiser passes them by (no weight decay, no momentum). A loop
+            that needs the zeros sets the gradients of `idle_parameters` to None before its step.
         center_gradient: "bounded": on maps of more than 8 × 8 the centres learn no faster than on 8 × 8. Their loss is
             a sum over locations, whose curvature Nesterov momentum cannot follow on large maps: at 16 × 16, learning
             rate 0.1 and 40 % of a batch of one class they run off to infinity. Plain momentum, as in the original,
@@ -177,6 +178,10 @@ class RareFeatureGenerator(nn.Module):
             if self.zero_unused:
                 cesc = cesc + sum(0.0 * weight.sum() for module in unused for weight in module.parameters())
         return RareFeatures(maps, targets[source], source, {"cesc": cesc, "mv": mv})
+
+    def idle_parameters(self, active: bool) -> Iterator[nn.Parameter]:
+        """Those of the network that learns in the other phase; give them no step, which would decay them."""
+        return (self.contrast if active else self.transform).parameters()
 
     def _pairs(self, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of head and of tail samples to pair, (G,) each, in the original's order; empty without both kinds."""

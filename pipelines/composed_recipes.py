@@ -103,6 +103,7 @@ def rsg(
     strength: float = 1.0,
     head_share: float = 0.2,
     layout: str = "official",
+    center_gradient: str = "bounded",
     cb_beta: float = 0.9999,
     defer_until: float = 0.8,
 ) -> Method:
@@ -120,11 +121,13 @@ def rsg(
         strength: Share of the larger of the groups, head and tail, that is paired.
         head_share: The most frequent share of the classes is the head.
         layout: Rows of its loss: official, or per_location.
+        center_gradient: How fast the centres of maps beyond 8 × 8 learn: bounded, or exact, as in the original.
         cb_beta: β of the effective number.
         defer_until: Share of training before the class weights act.
     """
-    options = {"n_centers": n_centers, "strength": strength, "head_share": head_share, "layout": layout}
-    rare = RareSpec(start, stage or None, options)
+    generator = {"n_centers": n_centers, "strength": strength, "head_share": head_share}
+    variants = {"layout": layout, "center_gradient": center_gradient}
+    rare = RareSpec(start, stage or None, {**generator, **variants})
     return problem.compose(Composition((LossSpec(loss),), drw(cb_beta, defer_until), rare=rare))
 
 

@@ -56,7 +56,8 @@ LOSSES: dict[str, LossMaker] = {
     "simclr": LossMaker(SimCLRLoss, "views"),
 }
 SIGMOID_LOSSES = ("sigmoid", "focal_sigmoid")
-_NOT_OPTIONS = ("counts", "weight", "prescaled")
+_NOT_OPTIONS = ("counts", "weight", "prescaled", "weight_in_modulator")
+"""What a composition has another way of: it weighs the losses (B,) of every term itself."""
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ def reslt(
 
     The defaults are those of CIFAR-100-LT; CIFAR-10-LT takes alpha=0.998 medium_share=0.8 tail_share=0.6; ImageNet-LT
     alpha=0.99 medium_share=0.825 tail_share=0.22 head=conv fused_eps=1e-7 tau=0.3, with ResNeXt tau=0.7; iNaturalist
-    2018 alpha=0.85 medium_share=0.811 tail_share=0 head=conv.
+    2018 alpha=0.85 medium_share=0.8106 tail_share=0 head=conv.
 
     Paper: Cui et al., ResLT: Residual Learning for Long-tailed Recognition, TPAMI 2022.
     When: one view an image is all that can be paid for, and alpha can be tuned: it depends on the data.

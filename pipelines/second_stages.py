@@ -192,6 +192,8 @@ def label_aware_smoothing(
     smooth_head: float = 0.3,
     smooth_tail: float = 0.0,
     shape: str = "concave",
+    power: float | None = None,
+    to_others_only: bool = False,
     head_factor: float = 0.5,
     sampler_rule: str = "inverse",
     shift_batch_norm: bool = True,
@@ -208,7 +210,9 @@ def label_aware_smoothing(
         first: The first stage, with a linear head.
         smooth_head: Smoothing of the largest class.
         smooth_tail: Smoothing of the smallest class.
-        shape: How it falls in between: concave, linear or convex.
+        shape: How it falls in between: concave, linear, convex or exp.
+        power: The exponent of shape exp.
+        to_others_only: Spread the smoothed share over the other classes alone, as in the paper; its code takes all.
         head_factor: Factor of the learning rate of the classifier; the factors learn at the full rate.
         sampler_rule: Rule of the draws; inverse draws classes alike.
         shift_batch_norm: Let batch-norm statistics move to those draws; the authors' CIFAR-10 configs do not.
@@ -219,6 +223,8 @@ def label_aware_smoothing(
         smooth_head=smooth_head,
         smooth_tail=smooth_tail,
         shape=shape,  # type: ignore[arg-type]  # checked there
+        power=power,
+        to_others_only=to_others_only,
     )
     method = SecondStageMethod(classifier, loss, shift_batch_norm=shift_batch_norm, head_factor=head_factor)
     return SecondStage(method, _linear(first))

@@ -13,6 +13,7 @@ Sources: Zhang et al., mixup, ICLR 2018 (facebookresearch/mixup-cifar10); Chou e
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Protocol
 
 import numpy as np
@@ -43,6 +44,8 @@ def sample_lambda(alpha: float, *, generator: torch.Generator | None = None) -> 
     """
     if alpha <= 0:
         return 1.0
+    if not alpha < math.inf:
+        raise InputError("a finite alpha", repr(alpha), "use for example 1")
     # torch draws Beta from its global generator alone: its stream seeds NumPy's.
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     return float(np.random.default_rng(seed).beta(alpha, alpha))
@@ -116,6 +119,8 @@ def remix(
         kappa: κ: how many times more frequent the other class must be.
         tau: τ: how little of the picture suffices for the rarer class.
     """
+    if not kappa > 0:
+        raise InputError("kappa > 0", repr(kappa), "use the paper's 3")
     mixed, (partner_targets, lams) = mixup(images, targets, lam, permutation)
     own, other = _counts_of(counts, targets), _counts_of(counts, partner_targets)
     to_partner = (own >= kappa * other) & (lams < tau)
@@ -195,6 +200,8 @@ def _lambda_of(lam: float | Tensor, images: Tensor) -> Tensor:
         raise InputError("floating point images", str(images.dtype), "scale them to [0, 1] and normalise first")
     dtype = torch.promote_types(images.dtype, torch.float32)
     if not isinstance(lam, Tensor):
+        if not 0 <= lam <= 1:
+            raise InputError("lambda in [0, 1]", repr(lam), "draw it with sample_lambda")
         return torch.full((len(images),), lam, dtype=dtype, device=images.device)
     return send(lam, images.device).to(dtype).expand(len(images)).clone()
 

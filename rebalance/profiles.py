@@ -33,7 +33,7 @@ def long_tail_counts(n_images: int, n_classes: int, *, imbalance_factor: float, 
         profile: "exp" or "step".
 
     Raises:
-        InputError: Unknown profile, a factor that is not positive, or a class that would be empty.
+        InputError: Unknown profile, a factor that is not positive, no class, or a class that would be empty.
 
     Examples:
         >>> long_tail_counts(50_000, 10, imbalance_factor=100).tolist()
@@ -41,6 +41,8 @@ def long_tail_counts(n_images: int, n_classes: int, *, imbalance_factor: float, 
     """
     if not imbalance_factor > 0:
         raise InputError("an imbalance factor > 0", repr(imbalance_factor), "use n_max / n_min, for example 100")
+    if n_classes < 1:
+        raise InputError("at least one class", repr(n_classes), "pass the number of classes")
     ratio = 1.0 / imbalance_factor if imbalance_factor >= 1 else imbalance_factor
     n_max = n_images / n_classes
     if profile == "exp":

@@ -39,9 +39,15 @@ def check_batch(logits: Tensor, targets: Tensor, **per_class: Tensor | None) -> 
 
 
 def check_gamma(gamma: float) -> None:
-    """Refuses a negative exponent of a focal modulator."""
-    if not gamma >= 0:
+    """Refuses an exponent of a focal modulator that is negative or not finite."""
+    if not 0 <= gamma < math.inf:
         raise ValueError(f"expected gamma >= 0; got {gamma!r}; use 0 for plain cross entropy")
+
+
+def check_not_negative(value: float, name: str, usual: str) -> None:
+    """Refuses a number that is negative or not finite; `usual` says what it should be."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f"expected {name} >= 0; got {value!r}; {usual}")
 
 
 def check_share(value: float, name: str) -> None:
@@ -57,6 +63,6 @@ def check_temperature(value: float, name: str = "a temperature") -> None:
 
 
 def check_scale(scale: float) -> None:
-    """Refuses a factor from cosines to logits that is not positive."""
-    if not scale > 0:
+    """Refuses a factor from cosines to logits that is not positive and finite."""
+    if not 0 < scale < math.inf:
         raise ValueError(f"expected scale > 0; got {scale!r}; 30 is usual for cosines")

@@ -47,6 +47,7 @@ def arcface_logits(
             sin(θ + m) / sin θ.
     """
     _check_margin(margin_rad)
+    check_scale(scale)
     check_batch(cosines, targets)
     cos_m, sin_m = math.cos(margin_rad), math.sin(margin_rad)
     label = targets[:, None]

@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_batch, check_scale
+from rebalance.losses._checks import check_batch, check_not_negative, check_scale
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._reduction import Reduction
 from rebalance.losses.cross_entropy import cross_entropy_loss
@@ -31,6 +31,7 @@ def cosface_logits(cosines: Tensor, targets: Tensor, *, margin: float = 0.35, sc
         margin: m, in units of cosine.
         scale: s.
     """
+    _check_margin(margin)
     check_batch(cosines, targets)
     margins = torch.full((cosines.shape[1],), margin, dtype=torch.float64, device=cosines.device)
     return ldam_logits(cosines, targets, margins, scale=scale)
@@ -59,6 +60,10 @@ def cosface_loss(
     return cross_entropy_loss(logits, targets, weight=weight, reduction=reduction)
 
 
+def _check_margin(margin: float) -> None:
+    check_not_negative(margin, "margin", "0.35 is usual, 0 is no margin")
+
+
 @final
 class CosFaceLoss(nn.Module):
     """`cosface_loss` with its options.
@@ -73,6 +78,7 @@ class CosFaceLoss(nn.Module):
 
     def __init__(self, *, margin: float = 0.35, scale: float = 64.0, weight: PerClass | None = None) -> None:
         super().__init__()
+        _check_margin(margin)
         check_scale(scale)
         self.margin = margin
         self.scale = scale

@@ -12,7 +12,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_batch, check_scale
+from rebalance.losses._checks import check_batch, check_not_negative, check_scale
 from rebalance.losses._counts import PerClass, optional_per_class, positive_counts
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction
@@ -27,12 +27,13 @@ def ldam_margins(counts: PerClass, *, max_margin: float = 0.5) -> Tensor:
         max_margin: In units of cosine. The one number to tune: 0.5 on small sets, 0.3 on iNaturalist (its author).
 
     Raises:
-        ValueError: A class without an image (the original gives it NaN and every other margin 0).
+        ValueError: A class without an image (the original gives it NaN and every other margin 0), or a margin below 0.
 
     Examples:
         >>> ldam_margins([160_000, 160, 10], max_margin=0.5)
         tensor([0.0445, 0.2500, 0.5000], dtype=torch.float64)
     """
+    check_not_negative(max_margin, "max_margin", "0.5 suits small sets, 0 is no margin")
     n = positive_counts(counts)
     return max_margin * (n / n.min()) ** -0.25
 
@@ -50,6 +51,7 @@ def ldam_logits(
             softmax(s cos), without margins.
         prescaled: The head has multiplied by s already, as in RIDE: s m_y is subtracted and nothing multiplied.
     """
+    check_scale(scale)
     check_batch(cosines, targets, margins=margins)
     with full_precision(cosines) as z:
         margin = scale * margins.to(z.dtype)[targets]  # (B,)
@@ -107,8 +109,6 @@ class LDAMLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_scale(scale)
-        if not max_margin >= 0:
-            raise ValueError(f"expected max_margin >= 0; got {max_margin!r}; 0.5 suits small sets, 0 is no margin")
         self.scale = scale
         self.prescaled = prescaled
         self.register_buffer("margins", ldam_margins(counts, max_margin=max_margin), persistent=False)

@@ -16,7 +16,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_batch
+from rebalance.losses._checks import check_batch, check_not_negative
 from rebalance.losses._counts import PerClass, class_prior, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction
@@ -30,7 +30,12 @@ def logit_adjustments(counts: PerClass, *, tau: float = 1.0, eps: float = 1e-12)
         counts: Training images of each class, or their shares, (C,).
         tau: τ; 1 is the paper's default, 0 changes nothing.
         eps: ε, which bounds the adjustment of a class without an image.
+
+    Raises:
+        ValueError: τ or ε below 0, or not finite.
     """
+    check_not_negative(tau, "tau", "1 is the paper's default, 0 changes nothing")
+    check_not_negative(eps, "eps", "1e-12 is usual")
     return torch.log(class_prior(counts) ** tau + eps)
 
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_share, check_targets
+from rebalance.losses._checks import check_not_negative, check_share, check_targets
 from rebalance.losses._counts import PerClass, per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, reduce_losses
@@ -100,6 +100,7 @@ def residual_loss(
             f"got {tuple(logits.shape)} and {groups.dtype} {tuple(groups.shape)}; stack the branches on dimension 1"
         )
     check_targets(targets, len(logits))
+    check_share(alpha, "alpha")
     branch = residual_branch_loss(logits, targets, groups, eps=eps, label_smoothing=label_smoothing)
     fused = residual_fused_loss(logits, targets, eps=fused_eps, label_smoothing=label_smoothing)
     return reduce_losses(alpha * branch + (1 - alpha) * fused, reduction)
@@ -141,6 +142,8 @@ class ResidualLoss(nn.Module):
         super().__init__()
         check_share(alpha, "alpha")
         check_share(label_smoothing, "label_smoothing")
+        check_not_negative(eps, "eps", "0 is cross entropy")
+        check_not_negative(fused_eps, "fused_eps", "0 is cross entropy")
         self.register_buffer("groups", groups, persistent=False)
         self.alpha = alpha
         self.eps = eps

@@ -19,7 +19,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_batch, check_scale
+from rebalance.losses._checks import check_batch, check_not_negative, check_scale
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction
@@ -67,6 +67,9 @@ def sphereface_logits(
         annealing: λ >= 0, see `sphereface_annealing`; 0 is the full margin, which seldom converges from scratch.
     """
     _check_margin(margin)
+    check_scale(scale)
+    if not isinstance(annealing, Tensor):
+        check_not_negative(annealing, "annealing", "0 is the full margin")
     check_batch(cosines, targets)
     if norms.shape != targets.shape:
         raise ValueError(
@@ -162,6 +165,8 @@ class SphereFaceLoss(nn.Module):
         super().__init__()
         _check_margin(margin)
         check_scale(scale)
+        for name, value in {"base": base, "gamma": gamma, "power": power, "minimum": minimum}.items():
+            check_not_negative(value, name, "1000, 0.12, 1 and 5 are Caffe's base, gamma, power and minimum")
         self.margin = margin
         self.scale = scale
         self.annealed = annealed

@@ -15,7 +15,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_targets
+from rebalance.losses._checks import check_targets, check_temperature
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, reduce_losses, weigh_and_reduce
@@ -70,13 +70,11 @@ def supcon_loss(
 
 
 def check_contrast(mode: str, temperature: float, base_temperature: float) -> None:
-    """Refuses an unknown mode, and temperatures that are not positive."""
+    """Refuses an unknown mode, and temperatures that are not positive and finite."""
     if mode not in ("all", "one"):
         raise ValueError(f"expected mode 'all' or 'one'; got {mode!r}; name one of them")
-    if not (temperature > 0 and base_temperature > 0):
-        raise ValueError(
-            f"expected temperatures > 0; got {temperature!r} and {base_temperature!r}; use for example 0.07"
-        )
+    check_temperature(temperature)
+    check_temperature(base_temperature, "a base temperature")
 
 
 def _positives(views: Tensor, targets: Tensor | None, mask: Tensor | None) -> Tensor | None:

@@ -12,13 +12,15 @@ from __future__ import annotations
 from typing import final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_targets
+from rebalance.losses._checks import check_targets, check_temperature
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, reduce_losses
 from rebalance.losses.supcon import contrastive_anchor_losses
+
+SHORTEST = 1e-8
+"""A feature shorter than this has no direction: its cosines and gradient are 0, where the original's is up to 1e12."""
 
 
 def supcon_pml_loss(
@@ -37,12 +39,13 @@ def supcon_pml_loss(
         raise ValueError(
             f"expected views of shape (B, V, D); got {tuple(views.shape)}; features[:, None] makes one view of (B, D)"
         )
+    check_temperature(temperature)
     check_targets(targets, views.shape[0])
     with full_precision(views) as v:
         same = targets[:, None] == targets  # (B, B)
-        losses = contrastive_anchor_losses(
-            F.normalize(v, dim=2), same.to(v.dtype), temperature, n_anchor_views=v.shape[1]
-        )
+        lengths = torch.linalg.vector_norm(v, dim=2, keepdim=True)
+        unit = v * torch.where(lengths > SHORTEST, lengths.clamp_min(SHORTEST).reciprocal(), 0.0)
+        losses = contrastive_anchor_losses(unit, same.to(v.dtype), temperature, n_anchor_views=v.shape[1])
         losses = torch.where(same.all(), 0.0, losses)
         if reduction in ("mean", "weighted_mean"):
             return losses.sum() / (losses > 0).sum().clamp_min(1)
@@ -55,6 +58,7 @@ class SupConPMLLoss(nn.Module):
 
     def __init__(self, *, temperature: float = 0.1) -> None:
         super().__init__()
+        check_temperature(temperature)
         self.temperature = temperature
 
     def forward(self, views: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:

@@ -6,7 +6,7 @@ feature generator (RSG) between two stages of the backbone, optionally a batch m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, final
 
@@ -55,6 +55,9 @@ class FeatureGenerator(Protocol):
     def __call__(self, maps: Tensor, targets: Tensor, active: bool, /) -> Extended:
         """The batch, extended where `active`, and the generator's own losses."""
 
+    def idle_parameters(self, active: bool) -> Iterable[nn.Parameter]:
+        """Those that it does not train while `active`, or while not."""
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -67,7 +70,7 @@ class Generation:
         shares: Factor of each of its losses, by name.
     """
 
-    generator: nn.Module
+    generator: FeatureGenerator
     stage: int
     start: float
     shares: dict[str, float]
@@ -154,6 +157,10 @@ class ComposedMethod(Method):
         """Whether the generator is active and images are mixed: static phases, so the graph changes twice at most."""
         self._generating = self.generation is not None and progress >= self.generation.start
         self._mixing = self.mix is not None and progress < self.mix.until
+
+    def frozen_parameters(self) -> Iterable[nn.Parameter]:
+        """What the feature generator does not train yet, or no longer: a long warm-up would decay it to nothing."""
+        return () if self.generation is None else self.generation.generator.idle_parameters(self._generating)
 
     def forward(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         """See `Method`."""

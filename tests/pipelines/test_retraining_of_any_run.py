@@ -75,6 +75,17 @@ def test_a_second_stage_sees_the_first_view_of_the_first_stage(photos: Path, tmp
     assert second.metrics["augment"] == "strong"
 
 
+def test_every_form_of_label_aware_smoothing_can_be_named(
+    retrain_config: Callable[..., RetrainConfig], runs: dict[str, Path], tmp_path: Path
+) -> None:
+    forms = ((), ("shape=exp", "power=1e-9"), ("shape=exp", "power=3"), ("to_others_only=true",))
+    heads = set()
+    for i, form in enumerate(forms):
+        config = retrain_config(runs["ce"], "label_aware_smoothing", tmp_path / str(i), "smooth_head=0.9", *form)
+        heads.add((retrain(config).folder / "model" / "weights.safetensors").read_bytes())
+    assert len(heads) == len(forms)
+
+
 @pytest.mark.parametrize(
     ("run", "method", "options", "message"),
     [
@@ -85,6 +96,7 @@ def test_a_second_stage_sees_the_first_view_of_the_first_stage(photos: Path, tmp
         ("ce", "ncm", ("distance=foo",), "distance 'l2' or 'cos'; got 'foo'"),
         ("ce", "label_aware_smoothing", ("smooth_head=3",), "smooth_head.*got 3"),
         ("ce", "label_aware_smoothing", ("shape=foo",), "shape.*got 'foo'"),
+        ("ce", "label_aware_smoothing", ("shape=exp",), "a power with shape 'exp'"),
         ("ce", "label_aware_smoothing", ("head_factor=-1",), "head_factor >= 0; got -1"),
         ("ldam", "tau_norm", (), "a linear head for tau_norm; got a cosine head: .* ignores the lengths.*; use crt"),
         ("ldam", "lws", (), "a linear head for lws; got a cosine head: .* cannot be folded.*; use crt"),

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cli import main
+from generators.rare_features import RareFeatureGenerator
 from pipelines.composition import Composition, MixSpec, Problem, RareSpec, Switches
 from pipelines.config_groups import ObjectiveConfig
 from pipelines.loss_terms import LossSpec, parse_loss
@@ -121,6 +122,13 @@ def test_reslt_takes_the_settings_of_large_data() -> None:
         assert method.predict(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
 
 
+def test_the_centres_of_the_generator_learn_slowly_or_as_in_the_original() -> None:
+    for options, expected in (({}, "bounded"), ({"center_gradient": "exact"}, "exact")):
+        method = build_composed("rsg", Switches(), **options)
+        assert isinstance(method.generator, RareFeatureGenerator)
+        assert method.generator.center_gradient == expected
+
+
 def test_rsg_is_a_bare_flag(capsys: pytest.CaptureFixture[str]) -> None:
     words = "train digits --loss ldam:0.1 --loss supcon:0.9 --head cosine --rsg --rsg-start 0.5 --loss-rule inverse"
     assert main([*words.split(), "--print-config"]) == 0
@@ -134,6 +142,12 @@ def test_options_are_numbers_however_they_are_written() -> None:
     spec = parse_loss("label-aware-smoothing:0.5:smooth-head=3e-1:power=2:shape=exp:to_others_only=true")
     options = {"smooth_head": 0.3, "power": 2.0, "shape": "exp", "to_others_only": True}
     assert spec == LossSpec("label_aware_smoothing", 0.5, options)
+
+
+def test_what_a_composition_does_itself_is_no_option_of_a_loss() -> None:
+    for name in ("weight", "weight_in_modulator"):
+        with pytest.raises(InputError, match=f"an option of the loss focal; got '{name}'"):
+            build("ce", Switches((LossSpec("focal", 1.0, {name: True}),)))
 
 
 @pytest.mark.parametrize(
@@ -216,6 +230,7 @@ def test_the_error_names_what_a_backbone_lacks() -> None:
         ("reslt", "head=foo"),
         ("rsg", "strength=-1"),
         ("rsg", "layout=foo"),
+        ("rsg", "center_gradient=foo"),
         ("rsg", "n_centers=0"),
         ("rsg", "head_share=2"),
         ("rsg", "start=2"),

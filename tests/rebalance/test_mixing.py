@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -204,3 +206,10 @@ def test_wrong_input_is_refused() -> None:
         cutmix(IMAGES, TARGETS, 0.5, PERMUTATION[:3], (0.5, 0.5))
     with pytest.raises(InputError, match="expected a count > 0 for every class of the batch"):
         sample_tail_partners(TARGETS, [5, 0, 1])
+    with pytest.raises(InputError, match=r"lambda in \[0, 1\]; got 2.0; draw it with sample_lambda"):
+        mixup(IMAGES, TARGETS, 2.0, PERMUTATION)
+    with pytest.raises(InputError, match="kappa > 0; got -1"):
+        remix(IMAGES, TARGETS, 0.5, PERMUTATION, [5, 2, 1], kappa=-1)
+    for alpha in (math.nan, math.inf):
+        with pytest.raises(InputError, match="a finite alpha; got"):
+            sample_lambda(alpha)

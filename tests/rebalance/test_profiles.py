@@ -47,6 +47,7 @@ def test_no_class_is_lost() -> None:
             {"imbalance_factor": 10, "profile": "expo"},
             "a profile out of exp, step; got 'expo'; did you mean 'exp'",
         ),
+        ((50, 0), {"imbalance_factor": 1}, "at least one class; got 0"),
         ((50, 10), {"imbalance_factor": 100}, "class 4 would be empty; use an imbalance factor below 5"),
     ],
 )

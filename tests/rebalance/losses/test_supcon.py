@@ -143,7 +143,7 @@ def test_a_single_view_alone_has_a_zero_gradient() -> None:
         ({"targets": None, "mask": torch.ones(15, 15)}, r"expected a mask of shape \(5, 5\); got \(15, 15\)"),
         ({"targets": None, "weight": torch.ones(3)}, "expected targets beside class weights"),
         ({"mode": "two"}, "expected mode 'all' or 'one'; got 'two'"),
-        ({"temperature": 0.0}, "expected temperatures > 0; got 0.0"),
+        ({"temperature": 0.0}, "expected a temperature > 0; got 0.0"),
     ],
 )
 def test_wrong_input_is_refused(options: dict[str, Any], message: str) -> None:

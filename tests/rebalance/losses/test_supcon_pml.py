@@ -25,6 +25,15 @@ def test_anchors_without_a_positive_do_not_count_in_the_mean() -> None:
     torch.testing.assert_close(supcon_pml_loss(VIEWS[:, :1], TARGETS, reduction="sum"), losses.sum())
 
 
+def test_a_feature_without_a_direction_has_no_gradient() -> None:
+    views = VIEWS.clone()
+    views[0] = 0.0
+    views.requires_grad_()
+    supcon_pml_loss(views, TARGETS).backward()
+    assert not views.grad[0].any()  # type: ignore[index]
+    assert 0 < views.grad.abs().max() < 100  # type: ignore[union-attr]
+
+
 def test_a_batch_of_one_class_costs_nothing() -> None:
     views = VIEWS.clone().requires_grad_()
     loss = supcon_pml_loss(views, torch.zeros(5, dtype=torch.int64))

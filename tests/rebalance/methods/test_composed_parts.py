@@ -44,9 +44,9 @@ def make(*terms: LossTerm, head: str = "linear", scale: float | None = 1.0, rule
     return ComposedMethod(classifier, terms, ClassWeighting(COUNTS, rule), **parts).eval()
 
 
-def generation(start: float = 0.5) -> Generation:
+def generation(start: float = 0.5, stage: int = 2) -> Generation:
     torch.manual_seed(1)
-    return Generation(RareFeatureGenerator(COUNTS, 16, n_centers=2), 2, start, {"cesc": 0.1, "mv": 0.01})
+    return Generation(RareFeatureGenerator(COUNTS, 16, n_centers=2), stage, start, {"cesc": 0.1, "mv": 0.01})
 
 
 def features(method: ComposedMethod, images: Tensor) -> Tensor:
@@ -198,6 +198,22 @@ def test_beside_a_mix_the_contrast_has_two_views_of_its_own() -> None:
     assert not torch.allclose(terms["ce"], 0.4 * unmixed)
 
 
+def test_what_a_phase_of_the_generator_does_not_train_is_not_decayed_either() -> None:
+    method = make(CE, generation=generation(0.5)).train()
+    optimizer = torch.optim.SGD(method.parameters(), 0.1, momentum=0.9, weight_decay=0.5)
+    for progress, idle in ((0.0, "transform"), (0.0, "transform"), (0.5, "contrast"), (0.75, "contrast")):
+        method.before_step(progress)
+        before = {name: value.clone() for name, value in method.generator.named_parameters()}
+        sum(method(batch(1), torch.tensor(progress)).values()).backward()
+        assert all(value.grad is not None for value in method.parameters()), "DDP needs them all"
+        for parameter in method.frozen_parameters():
+            parameter.grad = None
+        optimizer.step()
+        optimizer.zero_grad()
+        kept = {name for name, value in method.generator.named_parameters() if torch.equal(value, before[name])}
+        assert kept == {name for name in before if name.startswith(idle)}
+
+
 # What does not go together
 
 
@@ -205,8 +221,8 @@ def test_beside_a_mix_the_contrast_has_two_views_of_its_own() -> None:
     ("term", "parts", "message"),
     [
         (CE, {"mix": BatchMix("mixup", COUNTS), "generation": generation()}, "images of one class each .*; got mixup"),
-        (CE, {"generation": Generation(torch.nn.Identity(), 3, 0.5, {})}, "a stage from 1 to 2 to generate .* got 3"),
-        (CE, {"generation": Generation(torch.nn.Identity(), 0, 0.5, {})}, "a stage from 1 to 2 to generate .* got 0"),
+        (CE, {"generation": generation(stage=3)}, "a stage from 1 to 2 to generate .* got 3"),
+        (CE, {"generation": generation(stage=0)}, "a stage from 1 to 2 to generate .* got 0"),
         (LossTerm("ldam", LDAMLoss(COUNTS), 1.0, "cosines"), {}, "a cosine head for ldam; got a linear head"),
         (LossTerm("ce", CrossEntropyLoss(), 0.0), {}, "shares > 0; got 0 for ce"),
     ],
