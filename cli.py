@@ -40,6 +40,9 @@ options of every command:
   --help               all options of the command
   --version            print the version
 """
+_LESS_MEMORY = """start again in another folder with less at a time:
+  a training with --grad-accum-steps 2, or a smaller --batch-size or --image-size;
+  a synthesis with a smaller --sampling-batch, --generator-batch-size or --generator-size"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,6 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         _complain(f"expected files that can be read and written\n  got {error}\n  check the path and its permissions")
+        return 1
+    except Exception as error:
+        if (
+            not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError"
+        ):  # torch's
+            raise
+        _complain(f"out of memory: {str(error).partition('. ')[0]}\n  {_LESS_MEMORY}")
         return 1
 
 

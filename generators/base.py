@@ -39,6 +39,8 @@ class Job:
         return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+MOST_STEPS = 500
+"""Sampling steps: more gain nothing, and near 1,000 schedulers visit a time step twice and divide by zero."""
 NOT_FINITE, UNSAFE = "not finite", "safety checker"
 """Why an image was not made."""
 
@@ -74,6 +76,11 @@ class ImageGenerator(Protocol):
 
     def generate_checked(self, jobs: Sequence[Job]) -> Generated:
         """Images of the jobs, in their order, and why some are missing."""
+
+
+def to_pixels(x: Tensor) -> Tensor:
+    """-1 … 1 → 0 … 1; what is beyond is clipped, what is not finite becomes NaN."""
+    return torch.where(x.isfinite(), (x / 2 + 0.5).clamp(0, 1), torch.nan)
 
 
 def check_finite(images: Tensor) -> Generated:

@@ -21,8 +21,9 @@ from diffusers import DPMSolverMultistepScheduler, UNet2DModel
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from generators.base import Generated, Job, check_finite, group_jobs
+from generators.base import Generated, Job, check_finite, group_jobs, to_pixels
 from generators.source_images import read_source, steps_of
+from rebalance import __version__
 from rebalance.data.resizing import resize_images
 from rebalance.data.table import Image
 from rebalance.errors import InputError
@@ -141,7 +142,8 @@ class ClassConditionalGenerator:
         return {
             "network": f"class-conditional U-Net, {self.settings.image_size} px, trained on the data",
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            "versions": {name: version(name) for name in ("torch", "diffusers")},
+            "licence": "that of the training images",
+            "versions": {"longtail-rebalance": __version__} | {name: version(name) for name in ("torch", "diffusers")},
         }
 
     def batches(self, jobs: Sequence[Job]) -> list[list[Job]]:
@@ -193,7 +195,7 @@ class ClassConditionalGenerator:
                     conditional, unconditional = both.chunk(2)
                     v = unconditional + guidance * (conditional - unconditional)
             x = scheduler.step(v.float(), t, x).prev_sample
-        return (x[: len(jobs)] / 2 + 0.5).clamp(0, 1).expand(-1, 3, -1, -1).cpu()  # clamp keeps NaN
+        return to_pixels(x[: len(jobs)]).expand(-1, 3, -1, -1).cpu()
 
     def _sources(self, jobs: Sequence[Job]) -> Tensor:
         """Source images of the jobs (B, C, S, S), -1 to 1."""

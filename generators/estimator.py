@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from tqdm import tqdm
 
-from generators.base import Job
+from generators.base import MOST_STEPS, Job
 from generators.class_conditional import ClassConditionalGenerator, NetworkSettings, is_grey
 from generators.class_conditional_sizes import settings_for
 from generators.class_conditional_training import Objective, TrainingSettings, train_class_conditional
@@ -90,7 +90,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         "objective": [StrOptions({"plain", "cbdm"})],
         "flip": ["boolean"],
         "guidance": [Interval(Real, 1, None, closed="left")],
-        "steps": [Interval(Integral, 2, 1000, closed="both")],
+        "steps": [Interval(Integral, 2, MOST_STEPS, closed="both")],
         "head_to_tail": [tuple, list, None],
         "sampling_batch": [Interval(Integral, 1, None, closed="left")],
         "device": [str],

@@ -201,7 +201,7 @@ def _measure(candidates: Candidates, real: RealImages) -> _Scores:
     if candidates.hashes is not None and real.hashes is not None:
         hash_distance = torch.minimum(*(nearest_hash(hashes, real.hashes) for hashes in candidates.hashes))
     return _Scores(
-        std=pixels.flatten(1).std(dim=1),
+        std=pixels.flatten(2).std(dim=2).amax(dim=1),
         duplicate=[digest in real.digests for digest in candidates.digests or [b""] * len(pixels)],
         hash_distance=hash_distance,
         copy_distance=torch.minimum(copy_distance, mirrored),

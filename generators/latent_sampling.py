@@ -22,6 +22,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, LCMScheduler, UniPCMultistepScheduler
 from torch import Tensor, nn
 
+from generators.base import MOST_STEPS
 from generators.source_images import steps_of
 from rebalance.errors import InputError, nearest
 
@@ -57,7 +58,7 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.scheduler not in SCHEDULERS:
             raise InputError("a known scheduler", repr(self.scheduler), nearest(self.scheduler, SCHEDULERS))
-        most = _LCM_STEPS if self.scheduler == "lcm" else 1000
+        most = _LCM_STEPS if self.scheduler == "lcm" else MOST_STEPS
         if not 1 <= self.steps <= most:
             raise InputError(f"1 to {most} steps of {self.scheduler}", str(self.steps), "choose for example 20")
         if not 0 <= self.guidance <= 30:

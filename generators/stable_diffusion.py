@@ -18,7 +18,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from generators.base import NOT_FINITE, UNSAFE, Generated, Job, group_jobs
+from generators.base import NOT_FINITE, UNSAFE, Generated, Job, group_jobs, to_pixels
 from generators.latent_sampling import Condition, Sampling, draw_noise, make_scheduler, sample_latents
 from generators.lora import load_adapter
 from generators.prompt_embeddings import PromptEmbedder
@@ -27,6 +27,7 @@ from generators.source_images import read_source
 from generators.stable_diffusion_checkpoint import Checkpoint
 from generators.stable_diffusion_loading import load_model
 from generators.stable_diffusion_settings import DTYPES, ImageSettings, resolve_settings
+from rebalance import __version__
 from rebalance.data.resizing import resize_images
 from rebalance.data.table import Image
 from rebalance.errors import InputError, RunError
@@ -115,7 +116,8 @@ class StableDiffusion:
             "licence": self.checkpoint.licence,
             "weights": self.checkpoint.weights_hash,
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
-            "versions": {name: version(name) for name in ("torch", "diffusers", "transformers", "peft")},
+            "versions": {"longtail-rebalance": __version__}
+            | {name: version(name) for name in ("torch", "diffusers", "transformers", "peft")},
             "safety_checker": "on" if used else "off" if self.checkpoint.has_safety_checker else "none came with it",
             **{key: value for key, value in asdict(self.settings).items() if key != "safety_checker"},
         }
@@ -241,7 +243,7 @@ class StableDiffusion:
         """Images (B, 3, S, S) float32 in [0, 1], NaN where the latents are."""
         scaled = (latents / self.vae.config.scaling_factor).to(self._vae_dtype)
         images: Tensor = self.vae.decode(scaled).sample.float()
-        return (images / 2 + 0.5).clamp(0, 1)
+        return to_pixels(images)
 
     def _use(self, adapter: str) -> None:
         if adapter:

@@ -67,6 +67,11 @@ def synthesis_config(config: RebalanceConfig, out: Path, features: Path | None) 
     )
 
 
+def features_run(config: RebalanceConfig, folder: Path) -> Path | None:
+    """The run, trained or yet to be, whose features the gates of a pipeline in `folder` use; None to train one."""
+    return folder / "arms" / "rebalanced" / f"seed-{config.seed}" if "rebalanced" in config.arms else None
+
+
 def with_augmentation_of(method: Method, config: RebalanceConfig, size: int) -> RebalanceConfig:
     """The config of plain cross entropy beside `method`: where its paper has an augmentation, the first view's.
 

@@ -75,7 +75,9 @@ class ClassConditionalPlan:
     @property
     def megabytes(self) -> float:
         """See `GeneratorPlan`."""
-        return 40.0
+        with torch.device("meta"):
+            n_parameters: int = sum(parameter.numel() for parameter in build_unet(self.network).parameters())
+        return n_parameters * 32 / 1e6  # two checkpoints of weights, average and two moments
 
     def estimate_minutes(self, n_images: int) -> tuple[float, float]:
         """See `GeneratorPlan`."""

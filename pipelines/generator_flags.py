@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
+from generators.base import MOST_STEPS
 from generators.source_images import steps_of
 from pipelines.config import RebalanceConfig, SynthesizeConfig
 from pipelines.generator_config import GeneratorConfig, ImageFilesConfig, StableDiffusionConfig
@@ -27,7 +28,7 @@ def check_generator(config: SynthesizeConfig | RebalanceConfig) -> None:
     if generator.generator == "class-conditional":
         every = [field.name for field in fields(StableDiffusionConfig)]
         _refuse(config.stable_diffusion, every, "--generator class-conditional", "add --generator stable-diffusion")
-        _check_ranges({"--guidance": (generator.guidance, 1, 20), "--steps": (generator.steps, 2, 1000)})
+        _check_ranges({"--guidance": (generator.guidance, 1, 20), "--steps": (generator.steps, 2, MOST_STEPS)})
         for strength in generator.head_to_tail:
             _check_ranges({"--head-to-tail": (strength, 0.01, 1)})
             if steps_of(generator.steps, strength) < 1:
@@ -63,7 +64,7 @@ def _check_stable_diffusion(generator: GeneratorConfig, config: StableDiffusionC
     _check_ranges(
         {
             "--guidance": (generator.guidance, 0, 30),
-            "--steps": (generator.steps, 1, 1000),
+            "--steps": (generator.steps, 1, MOST_STEPS),
             "--min-sources": (config.min_sources, 0, 10**6),
             "--max-sources": (config.max_sources, 1, 10**9),
             "--lora-rank": (config.lora_rank, 1, 1024),

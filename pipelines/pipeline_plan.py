@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice, pairwise
 from pathlib import Path
-from statistics import median
 
 import torch
 
-from pipelines.arms import WITH_IMAGES, arm_config, synthesis_config
+from pipelines.arms import WITH_IMAGES, arm_config, features_run, synthesis_config
 from pipelines.comparison import ARM_TITLES
 from pipelines.config import RebalanceConfig, TrainConfig
 from pipelines.console import minutes_in_words, print_table, say
-from pipelines.loop import training_steps
 from pipelines.open_data import OpenData
-from pipelines.optimization import build_optimizer
-from pipelines.precision import with_precision
-from pipelines.preparation import prepare_training
-from pipelines.synthesis import check_synthesis, features_config
+from pipelines.synthesis import check_synthesis
+from pipelines.training_time import training_minutes
 from pipelines.tuning import parse_candidates
-from rebalance.devices import kept_random_state
-from rebalance.ranks import broadcast
-
-_TIMED = 5
-"""Updates that are timed, after two that build kernels."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +50,7 @@ def plan_pipeline(
         return config.place.resume and (folder / name).exists()
 
     def minutes_of(training: TrainConfig) -> float:
-        return _training_minutes(training, opened, device, folder if is_done("config.yaml") else None)
+        return training_minutes(training, opened, device, folder if is_done("config.yaml") else None)
 
     parts = []
     of_method = 0.0
@@ -76,44 +64,19 @@ def plan_pipeline(
         left = sum(not is_done(f"arms/{arm}/seed-{seed}/metrics.json") for seed in seeds)
         parts.append(Part(ARM_TITLES[arm], left, minutes))
     if WITH_IMAGES.keys() & set(config.arms):
-        synthesis = synthesis_config(config, folder / "synthesis", None)
+        synthesis = synthesis_config(config, folder / "synthesis", features_run(config, folder))
         left = int(not is_done("synthesis/metrics.json"))
         judges = 0 if is_done("tuning/tuning.json") else _judges(config, opened)
         rounds = 0 if is_done("feedback/rounds.json") or "feedback" not in config.arms else config.rounds
-        training, sampling = check_synthesis(synthesis, opened)
+        cost = check_synthesis(synthesis, opened)
         n_syntheses = left + (judges if "val" not in opened.tables else 0)
-        if "rebalanced" not in config.arms and config.filter.features is None:
-            parts.append(Part("training of the gates' features", left, minutes_of(features_config(synthesis))))
-        parts.append(Part("training of the generator", n_syntheses, training))
-        parts.append(Part("sampling of images", n_syntheses + (rounds > 0), sampling))
+        if cost.features:
+            parts.append(Part("training of the gates' features", left, cost.features))
+        parts.append(Part("training of the generator", n_syntheses, cost.training))
+        parts.append(Part("sampling of images", n_syntheses + (rounds > 0), cost.sampling))
         parts.append(Part("trainings to choose weight and share", judges * _candidates(config), of_method))
         parts.append(Part("trainings between rounds", max(0, rounds - 1), of_method))
     return [part for part in parts if part.number]
-
-
-def _training_minutes(config: TrainConfig, opened: OpenData, device: torch.device, folder: Path | None) -> float:
-    """About how long a training takes, without its evaluation and compilation; the same on every rank."""
-    config = with_precision(config, device, opened.size, folder)
-    with kept_random_state(device):
-        prepared = prepare_training(config, opened, device)
-        optimizer = build_optimizer(prepared.method, config.optimization, prepared.method.learning_rate_factors)
-        steps = training_steps(
-            prepared.method,
-            prepared.method,
-            optimizer,
-            prepared.data,
-            prepared.batches,
-            config.optimization,
-            seed=config.seed,
-        )
-        times = []
-        with closing(steps):
-            for _ in islice(steps, 2 + _TIMED):
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                times.append(time.perf_counter())
-    seconds = [after - before for before, after in pairwise(times[1:])]
-    return broadcast(median(seconds or [0.0]) * prepared.batches.n_updates / 60)
 
 
 def show_plan(parts: Sequence[Part]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.arms import WITH_IMAGES, arm_config, synthesis_config, with_augmentation_of
+from pipelines.arms import WITH_IMAGES, arm_config, features_run, synthesis_config, with_augmentation_of
 from pipelines.comparison import ARM_TITLES, METRIC_TITLES, compare
 from pipelines.config import Arm, RebalanceConfig, ReportConfig
 from pipelines.console import log, print_table
@@ -90,7 +90,7 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
         return RebalanceResult(folder, {"plan": [asdict(part) for part in plan]})
     begun = place.resume and (folder / "config.yaml").exists()
     if WITH_IMAGES.keys() & set(config.arms) and not begun:
-        check_synthesis(synthesis_config(config, folder / "synthesis", None), opened)
+        check_synthesis(synthesis_config(config, folder / "synthesis", features_run(config, folder)), opened)
     with RunFolder(folder, "run", config, resume=place.resume) as run:
         resolved = with_precision(arm_config(config, "ce", config.seed, None), session.device, opened.size, folder)
         claim_data(run, opened, precision=resolved.optimization.amp)
@@ -136,7 +136,7 @@ def _run_arms(
         results[arm] = _train_arm(baseline if arm == "ce" else config, arm, None, opened, run, auto)
     if any(arm in WITH_IMAGES for arm in config.arms):
         images = run / "synthesis"
-        features = run / "arms" / "rebalanced" / f"seed-{config.seed}" if "rebalanced" in results else None
+        features = features_run(config, run.path)
         synthesize(synthesis_config(config, images, features), opened, checked=True)
         train_candidate = partial(_train_candidate, auto)
         tuning = tune(run / "tuning", config, opened, images, train_candidate, _synthesize_fold)

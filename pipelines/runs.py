@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from pipelines.config_files import differences, from_dict, to_dict, to_yaml
+from rebalance import __version__
 from rebalance.errors import InputError
 from rebalance.files import remove_unfinished, write_json, write_text
 from rebalance.ranks import barrier, gather, is_main, rank, world_size
@@ -146,7 +147,7 @@ def _with_defaults(found: dict[str, Any], config: Any) -> dict[str, Any]:
 
 def describe_environment() -> dict[str, Any]:
     """What a result depends on besides its config: versions, device, processes, threads, command."""
-    versions: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {"longtail-rebalance": __version__}
     for name in _PACKAGES:
         try:
             versions[name] = version(name)

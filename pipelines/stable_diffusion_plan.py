@@ -78,6 +78,7 @@ class StableDiffusionPlan:
         batch = self.settings.batch_size or 1
         generator = self._base()
         jobs = [self._probe(seed) for seed in range(batch)]
+        generator.prepare(jobs)  # the text encoder is loaded once, for all images
         few, more = (self._seconds(generator, jobs, steps) for steps in (1, 3))
         step = max(more - few, 0.0) / 2
         updates = sum(one.n_updates for one in self.samplings) / len(self.samplings)

@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from generators.base import ImageGenerator
 from generators.class_names import read_names
 from generators.image_files import folder_name
@@ -33,16 +35,15 @@ from pipelines.generator_flags import check_generator
 from pipelines.generator_plan import Workshop
 from pipelines.judging import Judge, check_gates
 from pipelines.kernels import kernels
-from pipelines.loading import image_size, load_splits
 from pipelines.model_files import TrainedClassifier, load_model
 from pipelines.open_data import OpenData, open_data
 from pipelines.results import claim_data
 from pipelines.runs import RunFolder, slug
 from pipelines.session import Session, start_session
-from pipelines.synthesis_plan import SynthesisPlan, check_cost, plan_synthesis, show_plan
+from pipelines.synthesis_plan import Minutes, SynthesisPlan, check_cost, plan_synthesis, show_plan
 from pipelines.synthesis_quality import add_quality
 from pipelines.training import train_in
-from rebalance.counts import check_counts
+from pipelines.training_time import training_minutes
 from rebalance.data.resizing import resize_images
 from rebalance.errors import InputError
 from rebalance.files import read_json, write_json
@@ -80,44 +81,58 @@ def synthesize(
     if config.resume and not config.dry_run and (folder / "metrics.json").exists():
         opened = open_data(config.data, session.device) if opened is None else opened
         with RunFolder(folder, "synthesize", config) as run:
-            claim_data(run, opened)
+            _claim(run, opened, None)
             log.info("%s is finished already", folder)
             return SynthesisResult(folder, read_json(folder / "metrics.json"))
     check_generator(config)
     check_gates(config.filter)
-    if opened is None and not config.dry_run:
-        opened = open_data(config.data, session.device)  # unreadable images count in no plan
-    table = opened.train.table if opened is not None else load_splits(config.data).train
-    check_counts(table.counts, table.classes)
-    size = opened.size if opened is not None else image_size(config.data, table)
-    plan = plan_synthesis(config, table, size, session.device)
+    opened = open_data(config.data, session.device) if opened is None else opened
+    plan = plan_synthesis(config, opened.train.table, opened.size, session.device)
     begun = config.resume and (folder / "config.yaml").exists()
     if config.dry_run or not (begun or checked):
-        _show_and_check(config, plan, folder)
+        _show_and_check(config, plan, opened, folder)
     if config.dry_run:
         return None
-    assert opened is not None, "opened above for all but a dry run"
     chosen = kernels(deterministic=config.deterministic, timed=False)  # a resumed synthesis makes the same images
     with RunFolder(folder, "synthesize", config, resume=config.resume) as run, chosen:
-        claim_data(run, opened)
+        _claim(run, opened, session.device)
         return SynthesisResult(folder, _work(config, plan, opened, session, folder))
 
 
-def check_synthesis(config: SynthesizeConfig, opened: OpenData) -> tuple[float, float]:
+def _claim(run: RunFolder, opened: OpenData, device: torch.device | None) -> None:
+    """Go on with the data and, unless it is finished, on the kind of device that a synthesis was begun with."""
+    file = run / "classes.json"
+    begun: dict[str, Any] = {} if device is None else {"device": device.type}
+    if file.exists():
+        begun = read_json(file)
+    if device is not None and begun.get("device", device.type) != device.type:
+        raise InputError(
+            f"the kind of device that {run.path} was begun on, {begun['device']}, which its images depend on",
+            device.type,
+            "go on there, start again with --no-resume, or choose another folder (--out)",
+        )
+    claim_data(run, opened, **{name: begun[name] for name in ("device",) if name in begun})
+
+
+def check_synthesis(config: SynthesizeConfig, opened: OpenData) -> Minutes:
     """Show the plan of a synthesis, and refuse one that costs too much; nothing is written.
 
     Returns:
-        Minutes that training the generator and sampling will take, about.
+        Minutes that its parts will take, about.
 
     Raises:
         InputError: Anything wrong with the config, too long an estimate, or too little disk.
     """
     plan = plan_synthesis(config, opened.train.table, opened.size, start_session(config.device).device)
-    return _show_and_check(config, plan, config.out or Path("runs"))
+    return _show_and_check(config, plan, opened, config.out or Path("runs"))
 
 
-def _show_and_check(config: SynthesizeConfig, plan: SynthesisPlan, folder: Path) -> tuple[float, float]:
-    minutes = broadcast(plan.generator.estimate_minutes(plan.expected_candidates))
+def _show_and_check(config: SynthesizeConfig, plan: SynthesisPlan, opened: OpenData, folder: Path) -> Minutes:
+    features, own = 0.0, folder / "features"
+    if config.filter.features is None and not (config.resume and (own / "metrics.json").exists()):
+        device = start_session(config.device).device
+        features = training_minutes(features_config(config), _train_split(opened), device, own)
+    minutes = Minutes(features, *broadcast(plan.generator.estimate_minutes(plan.expected_candidates)))
     show_plan(plan, minutes)
     try:
         check_cost(config, plan, minutes, folder)
@@ -167,12 +182,16 @@ def features_config(config: SynthesizeConfig) -> TrainConfig:
     )
 
 
+def _train_split(opened: OpenData) -> OpenData:
+    return replace(opened, tables={"train": opened.train})
+
+
 def _feature_model(config: SynthesizeConfig, opened: OpenData, session: Session, folder: Path) -> TrainedClassifier:
     """The classifier whose features the gates use: the given run's, or one trained on the real images."""
     run = config.filter.features
     if run is None:
         run = folder / "features"
-        train_in(run, features_config(config), replace(opened, tables={"train": opened.train}))
+        train_in(run, features_config(config), _train_split(opened))
     model = load_model(run)
     if model.classes != opened.classes:
         raise InputError("a features run with the classes of the data", f"{run} with others", "train it on these data")

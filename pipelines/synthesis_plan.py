@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -89,7 +90,21 @@ def plan_synthesis(config: SynthesizeConfig, train: ImageTable, image_size: int,
     return SynthesisPlan(train.classes, train.counts, amount, generator, megabytes)
 
 
-def check_cost(config: SynthesizeConfig, plan: SynthesisPlan, minutes: tuple[float, float], folder: Path) -> None:
+class Minutes(NamedTuple):
+    """About how long the parts of a synthesis take.
+
+    Args:
+        features: Training the classifier whose features the gates use; 0 where another run's are used.
+        training: Training the generator.
+        sampling: Making the candidates.
+    """
+
+    features: float
+    training: float
+    sampling: float
+
+
+def check_cost(config: SynthesizeConfig, plan: SynthesisPlan, minutes: Minutes, folder: Path) -> None:
     """Refuse what takes too long or too much room.
 
     Raises:
@@ -104,25 +119,28 @@ def check_cost(config: SynthesizeConfig, plan: SynthesisPlan, minutes: tuple[flo
         )
     check_free_space(folder, plan.megabytes * 1e6, "the plan")
     if sum(minutes) > config.max_minutes:
+        features = f"{minutes_in_words(minutes.features)} to train the gates' classifier, " if minutes.features else ""
         raise InputError(
             f"a plan of at most {config.max_minutes:g} minutes (--max-minutes)",
-            f"about {minutes_in_words(sum(minutes))}: {minutes_in_words(minutes[0])} to train the generator, "
-            f"{minutes_in_words(minutes[1])} to sample, by a few timed steps",
+            f"about {minutes_in_words(sum(minutes))}: {features}"
+            f"{minutes_in_words(minutes.training)} to train the generator, "
+            f"{minutes_in_words(minutes.sampling)} to sample, by a few timed steps",
             _what_to_lower(minutes, config.max_minutes),
         )
 
 
-def _what_to_lower(minutes: tuple[float, float], limit: float) -> str:
-    """What helps: fewer images do not where it is the training that takes long."""
-    training, sampling = minutes
-    if training > limit:
+def _what_to_lower(minutes: Minutes, limit: float) -> str:
+    """What helps: fewer images do not where it is a training that takes long."""
+    if minutes.features > limit:
+        what = "lower --feature-updates, choose a smaller --model or --image-size, or give the --features of a run"
+    elif minutes.features + minutes.training > limit:
         what = "lower --generator-updates, --generator-batch-size or --generator-channels, which cost quality"
     else:
         what = "lower --max-images or --steps"
-    return f"use a GPU, {what}, or raise --max-minutes to {training + sampling + 1:.0f}"
+    return f"use a GPU, {what}, or raise --max-minutes to {sum(minutes) + 1:.0f}"
 
 
-def show_plan(plan: SynthesisPlan, minutes: tuple[float, float]) -> None:
+def show_plan(plan: SynthesisPlan, minutes: Minutes) -> None:
     """The plan as a table, and what it costs."""
     rows = [
         [name, str(n), str(m), str(n_candidates(int(m), plan.amount.reserve) - int(m))]
@@ -131,13 +149,14 @@ def show_plan(plan: SynthesisPlan, minutes: tuple[float, float]) -> None:
     ]
     print_table("images to synthesize", ["class", "real", "wanted", "spare candidates"], rows)
     log.info(
-        "%d images of %d px; %s, about %s; sampling: about %d candidates, %s; about %.0f MB",
+        "%d images of %d px; %s%s, about %s; sampling: about %d candidates, %s; about %.0f MB",
         plan.budget.sum(),
         plan.generator.image_size,
+        f"classifier of the gates: about {minutes_in_words(minutes.features)}; " if minutes.features else "",
         plan.generator.description,
-        minutes_in_words(minutes[0]),
+        minutes_in_words(minutes.training),
         plan.expected_candidates,
-        minutes_in_words(minutes[1]),
+        minutes_in_words(minutes.sampling),
         plan.megabytes,
     )
 

@@ -53,7 +53,7 @@ def test_the_manifest_says_everything_that_made_an_image(sd_finished: dict[str, 
         assert (made_by["checkpoint"], made_by["revision"], made_by["device"]) == ("tiny_sd", None, "cpu")
         assert made_by["licence"] == "unknown: see the model card"
         assert (made_by["dtype"], made_by["batch_size"], made_by["size"]) == ("float32", 4, 16)
-        assert made_by["versions"].keys() == {"torch", "diffusers", "transformers", "peft"}
+        assert made_by["versions"].keys() == {"longtail-rebalance", "torch", "diffusers", "transformers", "peft"}
         assert made_by["safety_checker"] == "on"
         assert len(made_by["weights"]) == 64
         assert ("strength" in row, "source" in row, "adapter" in row) == (
