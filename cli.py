@@ -66,9 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(f"expected files that can be read and written\n  got {error}\n  check the path and its permissions")
         return 1
     except Exception as error:
-        if (
-            not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError"
-        ):  # torch's
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's
             raise
         _complain(f"out of memory: {str(error).partition('. ')[0]}\n  {_LESS_MEMORY}")
         return 1

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pipelines.console import log
 from rebalance.devices import refuse_without_float64
 from rebalance.errors import InputError
 from rebalance.ranks import end_with_parent, is_main, world_size
@@ -22,6 +27,13 @@ from rebalance.ranks import end_with_parent, is_main, world_size
 _TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
 if dist.is_available():
     import torch.distributed.nn  # before any group exists: its functions' defaults keep the group they find for good
+_LAUNCHER_SETTINGS = {
+    "ACCELERATE_MIXED_PRECISION": ("no", "--amp"),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "--grad-accum-steps"),
+    "ACCELERATE_DYNAMO_BACKEND": ("no", "--compile"),
+}
+"""What `accelerate launch` sets → its value that does nothing, and our flag."""
+_DISTRIBUTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 _wrapped: WeakSet[DistributedDataParallel] = WeakSet()
 _LONGEST_WAIT = timedelta(days=7)
 """For the others, while one rank judges images; NCCL's ten minutes are meant for gradients."""
@@ -58,19 +70,26 @@ def start_session(
         patient: Wait for one another for days; the first session of a process decides.
 
     Raises:
-        InputError: No such device or tracker, or fp16 without a GPU.
+        InputError: No such device or tracker, fp16 without a GPU, or an accelerate that would do the loop's work.
     """
     _check_device(device)
     if tracker != "none" and tracker not in _TRACKERS:
         raise InputError("a tracker", repr(tracker), f"use one of {', '.join(_TRACKERS)}, or none")
     if ":" in device:
         os.environ["ACCELERATE_TORCH_DEVICE"] = device
-    accelerator = Accelerator(
-        cpu=device == "cpu" or not torch.cuda.is_available(),
-        log_with=None if tracker == "none" else tracker,
-        project_dir=None if folder is None else str(folder),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)] if patient else None,
-    )
+    with _without_launcher_settings(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`log_with=")  # a tracker that is not installed is refused below
+        accelerator = Accelerator(
+            cpu=device == "cpu" or not torch.cuda.is_available(),
+            log_with=None if tracker == "none" else tracker,
+            project_dir=None if folder is None else str(folder),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)] if patient else None,
+        )
+    _check_accelerator(accelerator)
+    if tracker != "none" and not accelerator.log_with:
+        raise InputError(
+            f"the package of --report-to {tracker}", "none installed", f"pip install {tracker}, or --report-to none"
+        )
     if accelerator.device.type == "cpu" and amp == "fp16":
         raise InputError(
             "a GPU for fp16", "the CPU, which computes it in float32 without saying so", "use --amp bf16, or no"
@@ -78,6 +97,42 @@ def start_session(
     if world_size() > 1:
         end_with_parent()
     return Session(accelerator, accelerator.device)
+
+
+@contextmanager
+def _without_launcher_settings() -> Iterator[None]:
+    """Accelerate would do in `prepare_model` and `backward`, unseen, what the loop does by its own flags."""
+    before = {name: os.environ[name] for name in _LAUNCHER_SETTINGS if name in os.environ}
+    for name, (nothing, flag) in _LAUNCHER_SETTINGS.items():
+        if before.get(name, nothing).lower() != nothing:
+            _warn_once(f"{name}={before[name]} of the launcher is not used: {flag} says it")
+        os.environ[name] = nothing
+    try:
+        yield
+    finally:
+        for name in _LAUNCHER_SETTINGS:
+            os.environ.pop(name)
+        os.environ.update(before)
+
+
+@cache
+def _warn_once(text: str) -> None:
+    log.warning("%s", text)
+
+
+def _check_accelerator(accelerator: Accelerator) -> None:
+    if accelerator.mixed_precision != "no":
+        raise InputError(
+            "no Accelerator with a precision of its own in this process",
+            f"one with {accelerator.mixed_precision}",
+            "leave out its mixed_precision: --amp, or amp=, says it",
+        )
+    if accelerator.distributed_type not in _DISTRIBUTED:
+        raise InputError(
+            "one process, or plain data parallelism",
+            f"{accelerator.distributed_type.value} of accelerate's configuration",
+            "run `accelerate config` again, or start with torchrun",
+        )
 
 
 def wrap(session: Session, module: nn.Module) -> nn.Module:
@@ -88,12 +143,19 @@ def wrap(session: Session, module: nn.Module) -> nn.Module:
     return wrapped
 
 
-def start_tracking(session: Session, update: int) -> None:
-    """Open the tracker's run; with TensorBoard, what an interrupted run logged after `update` is dropped."""
+def start_tracking(session: Session, update: int, settings: dict[str, Any]) -> None:
+    """Open the tracker's run; with TensorBoard, what an interrupted run logged after `update` is dropped.
+
+    Args:
+        session: With the tracker.
+        update: Updates done before.
+        settings: What the run is started with, for trackers that show it; TensorBoard would plot it as a figure.
+    """
     if session.accelerator.log_with:
         options: dict[str, Any] = {"tensorboard": {"purge_step": update}}
         name = "tensorboard" if "tensorboard" in map(str, session.accelerator.log_with) else "rebalance"
-        session.accelerator.init_trackers(name, init_kwargs=options)
+        shown = None if name == "tensorboard" else settings
+        session.accelerator.init_trackers(name, config=shown, init_kwargs=options)
 
 
 def track(session: Session, values: dict[str, float], update: int) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import final
 
 from torch import Tensor
 
@@ -26,7 +28,7 @@ from rebalance.data.table import ImageTable, Splits
 from rebalance.devices import kept_random_state, pick_device
 from rebalance.errors import InputError
 from rebalance.methods.base import Method
-from rebalance.ranks import barrier, broadcast
+from rebalance.ranks import barrier, broadcast, is_main
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,24 @@ def _beside_classifier(method: Method) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in state.items() if id(tensor) not in own}
 
 
+@final
+class _AsWarnings(logging.Handler):
+    """Messages as Python's warnings, once on all ranks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if is_main():
+            warnings.warn(record.getMessage(), UserWarning, stacklevel=2)
+
+
 @contextmanager
 def _voice(verbose: bool) -> Iterator[None]:
-    """The commands' messages, tables and bars, or none of them; afterwards as before."""
+    """The commands' messages, tables and bars, or their warnings alone, as Python's; afterwards as before."""
     before = log.handlers, log.level, log.propagate
     if verbose:
         configure(0)
     else:
-        log.setLevel(logging.CRITICAL)
+        log.handlers, log.propagate = [_AsWarnings()], False
+        log.setLevel(logging.WARNING)
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pipelines.config import TrainConfig
+from pipelines.config_files import to_dict
 from pipelines.console import log, progress_bar
 from pipelines.evaluation import evaluate_table
 from pipelines.history import History, write_history
@@ -93,7 +94,7 @@ class TrainingRun:
         batches = self.prepared.batches
         if self.start:
             log.info("going on after update %d of %d", self.start, batches.n_updates)
-        start_tracking(self.session, self.start)
+        start_tracking(self.session, self.start, to_dict(self.config))
         with kernels(deterministic=self.config.optimization.deterministic):
             self._train()
             metrics = self._finish()

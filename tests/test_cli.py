@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 import cli
 from pipelines.config import COMMANDS
@@ -40,6 +41,24 @@ def test_help_answers_within_a_second_and_without_torch() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 2  # half a second where little else runs
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), MemoryError()])
+def test_out_of_memory_says_what_takes_less(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("pipelines.training.train_command", fail)
+    assert cli.main(["train", "digits"]) == 1
+    shown = capsys.readouterr().err
+    assert "out of memory" in shown
+    assert "--grad-accum-steps" in shown
+    assert "--sampling-batch" in shown
+    monkeypatch.setattr("pipelines.training.train_command", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train", "digits"])
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

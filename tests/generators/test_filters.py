@@ -67,6 +67,13 @@ def test_flat_candidates_fall() -> None:
     assert verdicts(candidates([0.1] * 3, pixels), real(copy_limit=1e-6)).reason == ["flat", "", "flat"]
 
 
+def test_candidates_of_one_saturated_colour_fall_and_those_with_contrast_in_one_channel_do_not() -> None:
+    pixels = images(3)
+    pixels[0] = torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1)
+    pixels[1, :2] = 0.5
+    assert verdicts(candidates([0.1] * 3, pixels), real(copy_limit=1e-6)).reason == ["flat", "", ""]
+
+
 def test_candidates_without_an_image_fall_whatever_is_skipped() -> None:
     pixels = images(3)
     pixels[0] = float("nan")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
+from generators.class_conditional import build_unet
 from generators.class_conditional_training import TrainingSettings
 from pipelines import (
     DataConfig,
@@ -95,6 +96,14 @@ def test_an_image_that_begins_from_another_takes_as_much_less_time(monkeypatch: 
         settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=generator)
         minutes.append(plan_class_conditional(settings, ("0", "1"), 16, torch.device("cpu")).estimate_minutes(9)[1])
     assert minutes[1] == pytest.approx(0.75 * minutes[0])
+
+
+def test_two_checkpoints_of_four_copies_of_the_weights_have_to_fit_on_the_disk() -> None:
+    generator = GeneratorConfig(generator_channels=(8, 16))
+    settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=generator)
+    plan = plan_class_conditional(settings, ("0", "1"), 16, torch.device("cpu"))
+    copy = sum(weight.numel() * weight.element_size() for weight in build_unet(plan.network).parameters()) / 1e6
+    assert plan.megabytes == pytest.approx(2 * 4 * copy)
 
 
 @pytest.mark.parametrize(("updates", "said"), [(5, True), (500, False)])

@@ -194,9 +194,11 @@ def test_it_stands_behind_a_sampler() -> None:
     assert set(model.model_.description.train_counts) == {110}
 
 
-def test_nothing_is_said_unless_asked(capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_said_unless_asked_but_warnings(capfd: pytest.CaptureFixture[str]) -> None:
     handlers = log.handlers
-    model = quick(sampler_rule="inverse", sampler_strength=0).fit(GREY, NAMES)  # which the command warns of
+    model = quick(sampler_rule="inverse", sampler_strength=0)
+    with pytest.warns(UserWarning, match="--sampler-strength 0 leaves"):
+        model.fit(GREY, NAMES)
     model.predict(GREY)
     assert capfd.readouterr() == ("", "")
     model.set_params(verbose=True).fit(GREY, NAMES)

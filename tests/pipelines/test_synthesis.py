@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -13,7 +14,17 @@ import pytest
 from PIL import Image
 
 from generators.manifest import read_manifest
-from pipelines import BudgetConfig, DataConfig, FilterConfig, GeneratorConfig, SynthesizeConfig, candidates, synthesize
+from pipelines import (
+    BudgetConfig,
+    DataConfig,
+    FilterConfig,
+    GeneratorConfig,
+    SynthesizeConfig,
+    TrainConfig,
+    candidates,
+    synthesis,
+    synthesize,
+)
 from pipelines.synthetic_images import open_synthetic
 from rebalance.data.table import content_hash
 from rebalance.errors import InputError
@@ -181,6 +192,58 @@ def test_a_plan_that_takes_too_long_is_refused_before_work(photos: Path, tmp_pat
     with pytest.raises(InputError, match="--max-minutes"):
         synthesize(config(photos, tmp_path / "out", generator=slow))
     assert not (tmp_path / "out").exists()
+
+
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_classifier_of_the_gates_counts_where_it_is_trained(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    timed: list[TrainConfig] = []
+
+    def minutes(training: TrainConfig, *_: object) -> float:
+        timed.append(training)
+        return 90.0
+
+    monkeypatch.setattr(synthesis, "training_minutes", minutes)
+    settings = config(photos, tmp_path / "out", max_minutes=60)
+    with pytest.raises(InputError, match=r"about 90.0 minutes: 90.0 minutes to train the gates' classifier, .* --features"):
+        synthesize(settings)
+    assert not (tmp_path / "out").exists()
+    assert [(one.objective.method, one.optimization.updates) for one in timed] == [
+        ("balanced_softmax", settings.filter.feature_updates)
+    ]
+    with caplog.at_level(logging.INFO):
+        synthesize(replace(settings, dry_run=True))
+    assert "classifier of the gates: about 90.0 minutes; generator" in caplog.text
+    assert "without --dry-run this is refused" in caplog.text
+    given = replace(settings, filter=replace(settings.filter, features=tmp_path / "run"), dry_run=True)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        synthesize(given)
+    assert len(timed) == 2
+    assert "classifier of the gates" not in caplog.text
+
+
+def test_a_synthesis_goes_on_on_the_kind_of_device_that_it_was_begun_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(photos, tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(synthesis, "_write_images", stop)
+        with pytest.raises(KeyboardInterrupt):
+            synthesize(settings)
+    claimed = tmp_path / "out" / "classes.json"
+    begun = json.loads(claimed.read_text())
+    claimed.write_text(json.dumps({**begun, "device": "cuda"}))
+    with pytest.raises(InputError, match="was begun on, cuda, which its images depend on; got cpu; go on there"):
+        synthesize(settings)
+    claimed.write_text(json.dumps({name: value for name, value in begun.items() if name != "device"}))  # as before
+    assert synthesize(settings) is not None
+    claimed.write_text(json.dumps({**begun, "device": "cuda"}))
+    assert synthesize(settings) is not None, "what is finished may be read anywhere"
 
 
 def test_an_image_that_cannot_be_read_counts_in_no_plan(photos: Path, tmp_path: Path) -> None:
