@@ -30,10 +30,6 @@ class InspectConfig:
     """Show the imbalance of a data set, and what will hurt: table, figures, picture, warnings."""
 
     data: DataConfig
-    many: int = 100
-    """A class with more training images is many-shot."""
-    few: int = 20
-    """A class with fewer training images is few-shot."""
     check_files: bool = True
     """Read every image: unreadable files, the same image in two splits or two classes."""
     json: bool = False

@@ -52,6 +52,10 @@ class DataConfig:
     """Keep the decoded images in memory up to this size; larger data are decoded by workers as they are needed."""
     workers: Annotated[int, arg(aliases=["-j"])] = 2
     """Threads and processes that decode images."""
+    many: int = 100
+    """A class with more training images is many-shot, in tables and reports."""
+    few: int = 20
+    """A class with fewer training images is few-shot."""
     download: bool = False
     """Fetch cifar10 / cifar100 if they are not on disk."""
 

@@ -72,7 +72,7 @@ def inspect(config: InspectConfig) -> Inspection:
         raise InputError("--picture FILE.png", str(picture), "name a PNG file to write")
     splits = load_splits(config.data)
     counts = splits.train.counts
-    statistics = imbalance_statistics(counts, many=config.many, few=config.few)
+    statistics = imbalance_statistics(counts, many=config.data.many, few=config.data.few)
     unreadable, repeated = _check_files(splits, config) if config.check_files else ({}, [])
     picture.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(picture, save_png(class_distribution(splits.classes, counts, None)))

@@ -13,6 +13,7 @@ from PIL import Image as Pillow
 
 from pipelines.config_groups import DataConfig
 from pipelines.console import log, progress_bar
+from rebalance.counts import shot_groups
 from rebalance.data.digits import read_digits
 from rebalance.data.folders import read_folder
 from rebalance.data.lists import ListFormat, read_lists
@@ -37,6 +38,7 @@ def load_splits(config: DataConfig) -> Splits:
     for name, table in splits.tables().items():
         if len(table) == 0:
             raise InputError("images in every split", f"none in {name}", "remove the empty split")
+    shot_groups((), config.many, config.few)  # refuses thresholds that are swapped
     if len(splits.classes) < 2:
         raise InputError("at least two classes", f"only {splits.classes[0]!r}", "add the images of another class")
     factor = config.imbalance_factor

@@ -46,6 +46,8 @@ class ModelDescription:
         head_options: Of the head.
         adjusted: Whether there is a bias for each class beside the head, see `Classifier`.
         backbone_options: What else the backbone is rebuilt from, see `Backbone`.
+        many: A class with more training images is many-shot.
+        few: A class with fewer training images is few-shot.
     """
 
     backbone: str
@@ -60,6 +62,13 @@ class ModelDescription:
     head_options: dict[str, Any] = field(default_factory=dict)
     adjusted: bool = False
     backbone_options: dict[str, Any] = field(default_factory=dict)
+    many: int = 100
+    few: int = 20
+
+    @property
+    def groups(self) -> list[Group]:
+        """Many, medium or few, by class."""
+        return shot_groups(self.train_counts, self.many, self.few)
 
 
 @final
@@ -82,7 +91,7 @@ class TrainedClassifier:
         self.description = description
         self.classes = description.classes
         self.image_size = description.image_size
-        self.groups: list[Group] = shot_groups(description.train_counts)
+        self.groups = description.groups
         self.mean = torch.tensor(description.mean)
         self.std = torch.tensor(description.std)
 

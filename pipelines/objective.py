@@ -87,6 +87,8 @@ def build_objective(
         head_options=method.classifier.head_options,
         adjusted=method.classifier.logit_bias is not None,
         backbone_options=dict(backbone.options),
+        many=config.data.many,
+        few=config.data.few,
     )
     taught = with_teacher(method, description, config, opened)
     _warn_if_nothing_changes(config, opened, method)

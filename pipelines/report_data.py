@@ -47,6 +47,7 @@ class ReportData:
         config: Settings.
         environment: Versions and machine.
         notes: What the reader should know first.
+        thresholds: Real training images beyond which a class is many-shot, and below which it is few-shot.
     """
 
     title: str
@@ -66,6 +67,7 @@ class ReportData:
     config: dict[str, Any]
     environment: dict[str, Any]
     notes: tuple[str, ...]
+    thresholds: tuple[int, int]
 
     def recall(self, arm: str) -> list[float | None]:
         """Accuracy of each class, mean over the seeds; None without a test image."""
@@ -212,6 +214,7 @@ def _collect(
         pairs = [(arm, reference) for arm in compared if arm not in others]
         comparison = compare(by_seed, pairs, titles={})
         unpaired = [arm for arm, _ in pairs if (arm, reference) not in comparison.differences]
+    data = read_first_stage(_first(next(iter(trainings.values()))))["data"]
     return ReportData(
         title=title,
         classes=tuple(first["classes"]),
@@ -234,6 +237,7 @@ def _collect(
         config=config,
         environment=read_json(folder / "environment.json"),
         notes=report_notes(runs, split, others, unpaired, pipeline=pipeline),
+        thresholds=(data.get("many", 100), data.get("few", 20)),  # runs of earlier versions have none
     )
 
 

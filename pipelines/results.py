@@ -13,7 +13,7 @@ from pipelines.model_files import ModelDescription, save_model
 from pipelines.open_data import OpenData
 from pipelines.runs import RunFolder
 from rebalance.classifier import Classifier
-from rebalance.counts import IntArray, shot_groups
+from rebalance.counts import IntArray
 from rebalance.errors import InputError
 from rebalance.files import read_json, write_json
 from rebalance.ranks import barrier, is_main
@@ -74,7 +74,7 @@ def save_results(
     Returns:
         What it holds.
     """
-    groups = shot_groups(description.train_counts)
+    groups = description.groups
     mean, std = torch.tensor(description.mean, device=device), torch.tensor(description.std, device=device)
     figures: dict[str, Any] = {
         split: evaluate_table(classifier, opened.tables[split], groups, mean, std, device)

@@ -63,7 +63,7 @@ def measure_quality(
         table: The real training images.
         test: Test images, for a count of near-duplicates.
     """
-    groups = shot_groups(table.counts)
+    groups = shot_groups(table.counts, judge.model.description.many, judge.model.description.few)
     classes = []
     for label, (name, own) in enumerate(rows_by_class(rows, table.classes).items()):
         if own:

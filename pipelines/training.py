@@ -20,7 +20,6 @@ from pipelines.runs import RunFolder, slug
 from pipelines.session import Session, start_session
 from pipelines.synthetic_images import of_other_splits
 from pipelines.training_run import TrainingRun
-from rebalance.counts import shot_groups
 from rebalance.devices import kept_random_state
 from rebalance.files import read_json
 
@@ -106,7 +105,7 @@ def _train(
 def print_classes(config: TrainConfig, opened: OpenData, prepared: Prepared) -> None:
     """The class table, with the effective draw of the first epoch."""
     real, synthetic = prepared.counts
-    groups = shot_groups(real)
+    groups = prepared.description.groups
     rows = [
         [name, f"{n:.0f}", f"{m:.0f}", f"{draws:.1f}", group]
         for name, n, m, draws, group in zip(opened.classes, real, synthetic, prepared.expected, groups, strict=True)

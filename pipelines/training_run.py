@@ -29,7 +29,6 @@ from pipelines.session import Session, end_tracking, start_tracking, wrap
 from rebalance.averaging import MovingAverage
 from rebalance.checkpoints import load_checkpoint, save_checkpoint
 from rebalance.classifier import Classifier
-from rebalance.counts import shot_groups
 from rebalance.data.augmentation import normalize
 from rebalance.errors import InputError, RunError
 from rebalance.files import write_tensors
@@ -67,7 +66,7 @@ class TrainingRun:
         self.folder = run.path
         self.facts = dict(facts or {})
         self.method = prepared.method
-        self.groups = shot_groups(prepared.description.train_counts)
+        self.groups = prepared.description.groups
         self.optimizer = build_optimizer(self.method, config.optimization, self.method.learning_rate_factors)
         decay = config.optimization.model_ema
         self.average = MovingAverage(self.method.classifier, decay) if decay is not None else None

@@ -15,7 +15,7 @@ from rebalance.errors import InputError
 
 
 def test_counts_and_figures(photos: Path, here: Path) -> None:
-    found = inspect(InspectConfig(data=DataConfig(data=str(photos)), many=30, few=5))
+    found = inspect(InspectConfig(data=DataConfig(data=str(photos), many=30, few=5)))
     assert dict(zip(found.classes, found.counts, strict=True)) == {
         "f.o.u.r": 7,
         "tail": 3,

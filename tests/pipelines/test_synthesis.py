@@ -209,7 +209,8 @@ def test_the_classifier_of_the_gates_counts_where_it_is_trained(
 
     monkeypatch.setattr(synthesis, "training_minutes", minutes)
     settings = config(photos, tmp_path / "out", max_minutes=60)
-    with pytest.raises(InputError, match=r"about 90.0 minutes: 90.0 minutes to train the gates' classifier, .* --features"):
+    message = "about 90.0 minutes: 90.0 minutes to train the gates' classifier, .* --features"
+    with pytest.raises(InputError, match=message):
         synthesize(settings)
     assert not (tmp_path / "out").exists()
     assert [(one.objective.method, one.optimization.updates) for one in timed] == [
