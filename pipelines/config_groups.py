@@ -230,8 +230,8 @@ class BudgetConfig:
     """How many images each class is given."""
 
     budget: Annotated[str, arg(metavar="RULE")] = "fill-to-head"
-    """fill-to-head, fill-to-median, ratio:K (K per real image), effective:RHO (share of the head's effective number),
-    or explicit, with --count."""
+    """fill-to-head, fill-to-median, ratio:K (K per real image), fixed:N (N for each class, up to the head's number),
+    effective:RHO (share of the head's effective number), or explicit, with --count."""
     count: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="CLASS=N")] = ()
     """Images of one class, by name, for --budget explicit."""
     worth: float = 1.0

@@ -3,6 +3,7 @@
 fill-to-head      m_c = n_max - n_c
 fill-to-median    m_c = median(n) - n_c, at least 0
 ratio:K           m_c = K · n_c, at most n_max - n_c
+fixed:N           m_c = N, at most n_max - n_c
 effective:RHO     E(n_c + κ m_c) = ρ E(n_max), with E(n) = (1 - β^n) / (1 - β) and κ the worth of one image
 explicit          m_c by class name
 """
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from rebalance.counts import FloatArray, IntArray, check_counts, effective_numbers, resolve_cb_beta
 from rebalance.errors import InputError, nearest
 
-BUDGET_RULES = ("fill-to-head", "fill-to-median", "ratio:K", "effective:RHO", "explicit")
+BUDGET_RULES = ("fill-to-head", "fill-to-median", "ratio:K", "fixed:N", "effective:RHO", "explicit")
 
 
 def images_to_add(
@@ -37,7 +38,7 @@ def images_to_add(
 
     Args:
         counts: Real training images of each class.
-        rule: One of `BUDGET_RULES`, with a number for K or RHO.
+        rule: One of `BUDGET_RULES`, with a number for K, N or RHO.
         explicit: Images by class name, for rule "explicit"; a class that is not named gets none.
         classes: Class names, for `explicit`.
         kappa: Worth of one synthetic image beside a real one, for "effective:RHO".
@@ -66,6 +67,8 @@ def images_to_add(
         wanted = np.maximum(np.median(n) - n, 0)
     elif kind == "ratio":
         wanted = np.minimum(_number(rule, argument, 0, np.inf) * n, gap)
+    elif kind == "fixed":
+        wanted = np.minimum(_number(rule, argument, 0, np.inf), gap)
     elif kind == "effective":
         wanted = np.minimum(_effective(n, _number(rule, argument, 0, 1), kappa, cb_beta), gap)
     elif rule == "explicit":

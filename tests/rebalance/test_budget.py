@@ -37,6 +37,7 @@ def effective_reference(rho: float, kappa: float, beta: float) -> list[int]:
         ("ratio:2", [0, 70, 18, 4]),
         ("ratio:0.5", [0, 20, 4, 1]),
         ("ratio:1000", [0, 70, 101, 108]),
+        ("fixed:75", [0, 70, 75, 75]),
         ("effective:1", [0, 70, 101, 108]),
     ],
 )
@@ -86,6 +87,7 @@ def test_a_bound_on_the_sum_scales_every_class_alike(counts: list[int], max_imag
     [
         ("fill-to-tail", {}, "expected a budget rule; got 'fill-to-tail'; did you mean 'fill-to-head'"),
         ("ratio", {}, "expected a number > 0 after the colon; got 'ratio'"),
+        ("fixed:0", {}, "expected a number > 0"),
         ("ratio:0", {}, "expected a number > 0"),
         ("ratio:nan", {}, "expected a number > 0"),
         ("effective:1.5", {}, r"expected a number in \(0, 1\] after the colon; got 'effective:1.5'"),
