@@ -24,8 +24,8 @@ class ListFormat:
         root: Folder that the paths are relative to and may not leave; by default the list file's own.
         path_column: Column of the image path, in CSV.
         label_column: Column of the class name or number, in CSV.
-        split_column: Column that says train, val or test, in CSV; a file without it is one split. Of a list that is
-            given as validation or test list, rows of that split count.
+        split_column: Column that says train, val or test, in CSV; a file without a column "split" is one split, any
+            other name has to be there. Of a list that is given as validation or test list, rows of that split count.
     """
 
     root: Path | None = None
@@ -34,6 +34,10 @@ class ListFormat:
     split_column: str = "split"
 
 
+_SPLITS = ("train", "val", "test")
+_ALIASES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
+_OFTEN_SPLITS = ("split", "set", "subset", "partition", "fold")
+"""Names under which columns say train, val or test."""
 _Row = tuple[str, str, str]  # path, label, split ("" where the file does not say)
 
 
@@ -43,8 +47,9 @@ def read_lists(train: Path, val: Path | None, test: Path | None, form: ListForma
     Labels that are all whole numbers sort by value, others by name; the training split decides the classes.
 
     Raises:
-        InputError: A missing or malformed file, a path outside the root or without a file, a split that is given
-            twice, an image that is in two splits, or a class in val or test that train lacks.
+        InputError: A missing or malformed file, a column that seems to say the split under another name than the
+            given one, a path outside the root or without a file, a split that is given twice, an image that is in two
+            splits, or a class in val or test that train lacks.
     """
     rows = {"train": _read(train, form)}
     for name, path in (("val", val), ("test", test)):
@@ -116,7 +121,10 @@ def _read_csv(path: Path, text: str, form: ListFormat) -> list[_Row]:
 
 def _rows_of(reader: csv.DictReader[str], path: Path, form: ListFormat) -> list[_Row]:
     columns = reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-    for flag, column in (("--path-column", form.path_column), ("--label-column", form.label_column)):
+    needed = {"--path-column": form.path_column, "--label-column": form.label_column}
+    if form.split_column != ListFormat.split_column:
+        needed["--split-column"] = form.split_column
+    for flag, column in needed.items():
         if column not in columns:
             raise InputError(
                 f"a column {column!r} in {path.name}",
@@ -124,20 +132,39 @@ def _rows_of(reader: csv.DictReader[str], path: Path, form: ListFormat) -> list[
                 f"{nearest(column, columns)}; name another with {flag}",
             )
     rows: list[_Row] = []
+    doubtful: dict[str, set[str]] = {} if form.split_column in columns else _like_splits(columns, form.split_column)
     for row in reader:
+        for column, values in doubtful.items():
+            values.add((row[column] or "").strip())
         image, label = row[form.path_column], (row[form.label_column] or "").strip()
         if not image or not label:
             raise InputError("a path and a label in every row", f"{path}:{reader.line_num}", "complete the row")
         rows.append((image, label, (row.get(form.split_column) or "").strip()))
+    for column, values in doubtful.items():
+        told = values - {""}
+        if column.lower() == form.split_column or (told and {_split_of(value) for value in told} <= {*_SPLITS}):
+            raise InputError(
+                f"the split in a column {form.split_column!r} of {path.name}",
+                f"a column {column!r}",
+                f"name it with --split-column {column!r}, or call it otherwise if it says no split",
+            )
     return rows
+
+
+def _like_splits(columns: Sequence[str], expected: str) -> dict[str, set[str]]:
+    """Columns that may say the split, with room for their values."""
+    return {column: set() for column in columns if column.lower() in (expected, *_OFTEN_SPLITS)}
+
+
+def _split_of(value: str) -> str:
+    return _ALIASES.get(value.lower(), value.lower())
 
 
 def _by_split(rows: Sequence[_Row], path: Path, needed: str) -> dict[str, list[_Row]]:
     parts: dict[str, list[_Row]] = {}
-    aliases = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
     for row in rows:
-        split = aliases.get(row[2].lower(), row[2].lower())
-        if split not in ("train", "val", "test"):
+        split = _split_of(row[2])
+        if split not in _SPLITS:
             raise InputError(
                 "a split out of train, val, test", f"{row[2]!r} for {row[0]} in {path}", "name one of them"
             )

@@ -124,6 +124,46 @@ def test_the_split_column_may_have_another_name(tmp_path: Path) -> None:
     assert read(path, ListFormat(split_column="part")).train.counts.tolist() == [1]
 
 
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("Split", ("train", "test")),
+        (" SPLIT ", ("1", "2")),
+        ("set", ("train", "test")),
+        ("Subset", ("Training", "validation")),
+        ("partition", ("train", "")),
+        ("fold", ("TRAIN", "valid")),
+    ],
+)
+def test_a_split_under_another_name_does_not_train_in_silence(
+    tmp_path: Path, column: str, values: tuple[str, str]
+) -> None:
+    fill(tmp_path, "0.jpg", "1.jpg")
+    path = write(tmp_path / "list.csv", f"path,label,{column}\n0.jpg,a,{values[0]}\n1.jpg,a,{values[1]}\n")
+    with pytest.raises(
+        InputError, match=rf"'split' of list\.csv; got .*; name it with --split-column '{column.strip()}'"
+    ):
+        read(path)
+
+
+def test_columns_that_say_something_else_are_no_splits(tmp_path: Path) -> None:
+    fill(tmp_path, "0.jpg", "1.jpg")
+    text = "path,label,set,fold,subset,use\n0.jpg,a,winter,1,,train\n1.jpg,a,train,2,,test\n"
+    assert read(write(tmp_path / "list.csv", text)).train.counts.tolist() == [2]
+    both = "path,label,split,set\n0.jpg,a,train,test\n1.jpg,a,train,train\n"
+    assert read(write(tmp_path / "list.csv", both)).train.counts.tolist() == [2]
+
+
+def test_a_split_column_that_is_named_has_to_be_there(tmp_path: Path) -> None:
+    fill(tmp_path, "0.jpg", "1.jpg")
+    train = write(tmp_path / "list.csv", "path,label,part\n0.jpg,a,train\n1.jpg,a,test\n")
+    with pytest.raises(InputError, match=r"column 'parts' in list\.csv; .* mean 'part'.*; name another with --split-c"):
+        read(train, ListFormat(split_column="parts"))
+    test = write(tmp_path / "test.csv", "path,label\n1.jpg,a\n")
+    with pytest.raises(InputError, match=r"column 'part' in test\.csv"):
+        read_lists(train, None, test, ListFormat(split_column="part"))
+
+
 def test_semicolons_separate_as_well(tmp_path: Path) -> None:
     fill(tmp_path, "a, b.jpg", "c.jpg")
     splits = read(write(tmp_path / "list.csv", "path;label\na, b.jpg;tit, blue\nc.jpg;owl\n"))
