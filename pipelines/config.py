@@ -74,11 +74,13 @@ class EvaluateConfig:
     split: Literal["test", "val", "train"] = "test"
     """Which split of the data; a folder without splits is taken whole."""
     root: Path | None = None
-    """Folder that the paths of a list file are relative to."""
+    """Folder that the paths of DATA, a list file, are relative to."""
     path_column: str | None = None
     """CSV column of the image path; by default as the run was told."""
     label_column: str | None = None
     """CSV column of the class name or number; by default as the run was told."""
+    split_column: str = "split"
+    """CSV column of DATA that says train, val or test, if there is one."""
     skip_corrupt: bool = False
     """Go on without images that cannot be read."""
     batch_size: Annotated[int, arg(aliases=["-b"])] = 256

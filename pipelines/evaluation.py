@@ -16,9 +16,11 @@ from pipelines.config import EvaluateConfig
 from pipelines.config_files import from_dict
 from pipelines.config_groups import DataConfig
 from pipelines.console import say
+from pipelines.data_flags import check_list_flags
 from pipelines.figure_tables import print_figures
 from pipelines.loading import DecodedTable, open_table, read_source
 from pipelines.model_files import TrainedClassifier, load_model
+from pipelines.ranges import refuse_below
 from pipelines.runs import read_first_stage
 from pipelines.session import start_session
 from pipelines.trained_runs import own_splits
@@ -42,6 +44,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 def _evaluate(config: EvaluateConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The metrics, and the names of the classes."""
+    _check(config)
     session = start_session(config.device)
     model = load_model(config.run).to(session.device)
     data, table = _table(config, model)
@@ -50,6 +53,23 @@ def _evaluate(config: EvaluateConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
         model.classifier, decoded, model.groups, model.mean, model.std, session.device, batch_size=config.batch_size
     )
     return metrics, model.classes
+
+
+def _check(config: EvaluateConfig) -> None:
+    refuse_below(1, {"--batch-size": config.batch_size})
+    refuse_below(0, {"--workers": config.workers})
+    if config.data is not None:
+        check_list_flags(_told(config, config.data))
+        return
+    for flag, stray in {"--root": config.root is not None, "--split-column": config.split_column != "split"}.items():
+        if stray:
+            raise InputError(f"DATA with {flag}", "the run alone, which knows its own", "name a list file after RUN")
+
+
+def _told(config: EvaluateConfig, data: str, **lists: Any) -> DataConfig:
+    """`data` with what the command line says of list files, and nothing of what the run was told."""
+    columns = {name: getattr(config, name) for name in ("path_column", "label_column") if getattr(config, name)}
+    return DataConfig(data=data, root=config.root, split_column=config.split_column, **columns, **lists)
 
 
 def _table(config: EvaluateConfig, model: TrainedClassifier) -> tuple[DataConfig, ImageTable]:
@@ -65,12 +85,15 @@ def _table(config: EvaluateConfig, model: TrainedClassifier) -> tuple[DataConfig
     if config.data is None:
         own = replace(own, skip_corrupt=config.skip_corrupt or own.skip_corrupt, **reading)
         data, splits = own_splits(own, config.run)
+        if config.path_column or config.label_column:
+            check_list_flags(_told(config, data.data, val_list=data.val_list, test_list=data.test_list))
         tables = splits.tables()
         if config.split not in tables:
             raise InputError(f"a {config.split} split", f"{data.data}, which has none", "give a folder of test images")
         table = tables[config.split]
     else:
-        data = DataConfig(data=config.data, root=config.root, skip_corrupt=config.skip_corrupt, **reading)
+        reading |= {"root": config.root, "split_column": config.split_column}
+        data = DataConfig(data=config.data, skip_corrupt=config.skip_corrupt, **reading)
         table = _other_table(data, config.split, model.classes)
     return data, _with_classes(table, model.classes)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from pipelines.config import InspectConfig
 from pipelines.console import log, print_table, progress_bar, say
+from pipelines.data_flags import check_data
 from pipelines.figures import class_distribution, save_png
 from pipelines.loading import image_size, load_splits
 from pipelines.runs import slug
@@ -70,6 +71,7 @@ def inspect(config: InspectConfig) -> Inspection:
     picture = config.picture or Path("runs") / "inspect" / f"{slug(config.data.data)}.png"
     if picture.suffix.lower() != ".png" or picture.is_dir():
         raise InputError("--picture FILE.png", str(picture), "name a PNG file to write")
+    check_data(config.data)
     splits = load_splits(config.data)
     counts = splits.train.counts
     statistics = imbalance_statistics(counts, many=config.data.many, few=config.data.few)

@@ -13,6 +13,7 @@ from PIL import Image as Pillow
 
 from pipelines.config_groups import DataConfig
 from pipelines.console import log, progress_bar
+from pipelines.data_flags import CIFAR, is_list_file
 from rebalance.counts import shot_groups
 from rebalance.data.digits import read_digits
 from rebalance.data.folders import read_folder
@@ -24,7 +25,6 @@ from rebalance.data.torchvision_cifar import read_cifar
 from rebalance.errors import InputError
 
 DIGITS_IMBALANCE_FACTOR = 50.0
-_LIST_SUFFIXES = (".txt", ".csv", ".tsv")
 _SMALL = 64  # px; images up to this size are kept at their own size
 
 
@@ -58,9 +58,9 @@ def read_source(config: DataConfig) -> Splits:
     if config.data == "digits":
         return read_digits(config.subset_seed)
     path = Path(config.data)
-    if config.data in ("cifar10", "cifar100") and not path.exists():
+    if config.data in CIFAR and not path.exists():
         return read_cifar(config.data, config.root or Path("data"), download=config.download)
-    if path.suffix.lower() in _LIST_SUFFIXES and not path.is_dir():
+    if is_list_file(config.data):
         form = ListFormat(config.root, config.path_column, config.label_column, config.split_column)
         return read_lists(path, config.val_list, config.test_list, form)
     if path.is_file():

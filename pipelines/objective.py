@@ -10,11 +10,13 @@ from pipelines.config import TrainConfig
 from pipelines.config_files import parse_pairs
 from pipelines.config_groups import MixingConfig, ObjectiveConfig
 from pipelines.console import log
+from pipelines.data_flags import check_data
 from pipelines.distillation import check_distillation, with_teacher
 from pipelines.loss_terms import check_loss, parse_loss
 from pipelines.model_files import ModelDescription
 from pipelines.open_data import OpenData
 from pipelines.optimization import check_optimization
+from pipelines.ranges import refuse_below
 from pipelines.recipes import build_method, parse_options
 from rebalance.backbones import build_backbone, default_backbone
 from rebalance.counts import FloatArray
@@ -35,7 +37,11 @@ def check_training(config: TrainConfig) -> None:
     Raises:
         InputError: An unknown name, a number out of range, or switches that do not go together.
     """
+    check_data(config.data)
     check_optimization(config.optimization)
+    refuse_below(1, {"--checkpoint-updates": config.place.checkpoint_updates})
+    if config.objective.head_scale is not None and not config.objective.head_scale > 0:
+        raise InputError("--head-scale > 0", str(config.objective.head_scale), "leave it out for the default")
     _check_mixing(config.mixing)
     options = parse_options(config.objective.recipe, parse_pairs(config.objective.option, "-o"))
     for text in config.objective.loss:

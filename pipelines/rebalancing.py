@@ -32,6 +32,7 @@ from pipelines.open_data import OpenData, open_data
 from pipelines.pipeline_plan import plan_pipeline, show_plan
 from pipelines.precision import Amp, with_precision
 from pipelines.preparation import prepare_training
+from pipelines.ranges import refuse_below
 from pipelines.reporting import report
 from pipelines.results import claim_data
 from pipelines.runs import RunFolder, slug
@@ -112,6 +113,7 @@ def _check(config: RebalanceConfig) -> None:
             "teach with `rebalance train --teacher`, each seed by its own, and compare with `rebalance report`",
         )
     check_training(arm_config(config, "rebalanced", config.seed, None))
+    refuse_below(0, {"--max-minutes": config.max_minutes})
     parse_candidates(config)
     check_generator(config)
     check_gates(config.filter)

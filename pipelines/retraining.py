@@ -28,6 +28,7 @@ from pipelines.optimization import check_optimization
 from pipelines.options import options_of, read_options
 from pipelines.precision import with_precision
 from pipelines.preparation import Prepared, prepare_training
+from pipelines.ranges import refuse_below
 from pipelines.results import claim_data, save_results
 from pipelines.runs import FIRST_STAGE, RunFolder, read_run_config
 from pipelines.second_stages import SECOND_STAGES, FirstStage, SecondStage
@@ -67,6 +68,7 @@ def retrain(config: RetrainConfig) -> TrainResult:
     place = config.place
     options = _options(config)
     check_optimization(config.optimization)
+    refuse_below(1, {"--checkpoint-updates": place.checkpoint_updates})
     source = _read_source(config.run)
     folder = place.output / "retrain" / (place.experiment or f"{_name(source.folder)}-{config.method}")
     session = start_session(place.device, amp=config.optimization.amp, tracker=place.report_to, folder=folder)

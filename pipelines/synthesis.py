@@ -30,6 +30,7 @@ from pipelines.config import SynthesizeConfig, TrainConfig
 from pipelines.config_groups import ObjectiveConfig, OptimizationConfig, PlaceConfig
 from pipelines.console import log, print_table
 from pipelines.contact_sheets import write_contact_sheets
+from pipelines.data_flags import check_data
 from pipelines.generator_config import ImageFilesConfig
 from pipelines.generator_flags import check_generator
 from pipelines.generator_plan import Workshop
@@ -37,6 +38,7 @@ from pipelines.judging import Judge, check_gates
 from pipelines.kernels import kernels
 from pipelines.model_files import TrainedClassifier, load_model
 from pipelines.open_data import OpenData, open_data
+from pipelines.ranges import refuse_below
 from pipelines.results import claim_data
 from pipelines.runs import RunFolder, slug
 from pipelines.session import Session, start_session
@@ -76,6 +78,8 @@ def synthesize(
     Raises:
         InputError: Anything wrong with the config, the data or the folder, too long an estimate, or too little disk.
     """
+    check_data(config.data)
+    refuse_below(0, {"--max-minutes": config.max_minutes})
     folder = config.out or Path("runs") / "synthesize" / slug(config.data.data)
     session = start_session(config.device, patient=True)
     if config.resume and not config.dry_run and (folder / "metrics.json").exists():

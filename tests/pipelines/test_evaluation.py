@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -191,6 +193,37 @@ def test_empty_folder_of_an_unknown_class_is_passed_by(photos: Path, run: Path, 
     shutil.copytree(photos / "test" / "tail", here / "other" / "tail")
     (here / "other" / "new").mkdir()
     assert evaluate(EvaluateConfig(run=run, data="other", device="cpu"))["support"] == [0, 10, 0, 0]
+
+
+def test_a_split_column_may_be_named(photos: Path, run: Path, here: Path) -> None:
+    rows = [
+        f"{f},tail,{f.parent.parent.name}" for split in ("train", "test") for f in (photos / split / "tail").iterdir()
+    ]
+    Path("all.csv").write_text("\n".join(["path,label,set", *rows]))
+    config = EvaluateConfig(run=run, data="all.csv", root=photos, device="cpu")
+    with pytest.raises(InputError, match=r"the split in a column 'split' .*; name it with --split-column 'set'"):
+        evaluate(config)
+    assert evaluate(replace(config, split_column="set"))["n_images"] == 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "--batch-size of at least 1; got 0"),
+        ({"batch_size": -4}, "--batch-size of at least 1; got -4"),
+        ({"workers": -1}, "--workers of at least 0; got -1"),
+        ({"root": Path("a")}, "DATA with --root"),
+        ({"split_column": "set"}, "DATA with --split-column"),
+        ({"label_column": "kind"}, r"a list file as DATA with --label-column; got the folder .*my photos"),
+        ({"data": "digits", "path_column": "file"}, "a list file as DATA with --path-column; got digits"),
+        ({"data": ".", "root": Path("a")}, "a list file as DATA with --root; got the folder ."),
+    ],
+)
+def test_what_cannot_work_or_would_be_ignored_is_refused(
+    run: Path, here: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate(EvaluateConfig(run=run, device="cpu", **changes))
 
 
 def test_missing_split_and_missing_run_are_refused(run: Path, here: Path) -> None:

@@ -1,0 +1,59 @@
+"""Settings of the data that are out of range, or that nothing would look at, are refused, not ignored."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from pipelines.config_groups import DataConfig
+from pipelines.ranges import refuse_below
+from rebalance.errors import InputError
+
+LIST_SUFFIXES = (".txt", ".csv", ".tsv")
+CIFAR = ("cifar10", "cifar100")
+_TABLES = (".csv", ".tsv")
+_LISTS = ("val_list", "test_list")
+_COLUMNS = ("path_column", "label_column", "split_column")
+
+
+def check_data(config: DataConfig) -> None:
+    """Check everything about the data that needs none of their files read.
+
+    Raises:
+        InputError: A number out of range, or a setting that data of this kind have no use for.
+    """
+    refuse_below(0, {"--workers": config.workers, "--cache-gb": config.cache_gb, "--subset-seed": config.subset_seed})
+    check_list_flags(config)
+
+
+def check_list_flags(config: DataConfig) -> None:
+    """Refuse settings of list files beside data that are none: a validation list would be left out without a word.
+
+    Raises:
+        InputError: Such a setting.
+    """
+    path = Path(config.data)
+    if config.data == "digits":
+        _refuse(config, ("root", *_LISTS, *_COLUMNS), config.data)
+    elif config.data in CIFAR and not path.exists():
+        _refuse(config, (*_LISTS, *_COLUMNS), config.data)
+    elif is_list_file(config.data):
+        files = (path, config.val_list, config.test_list)
+        if not any(file is not None and file.suffix.lower() in _TABLES for file in files):
+            _refuse(config, _COLUMNS, f"{config.data}, whose lines have no columns", "a CSV file")
+    elif path.is_dir():
+        _refuse(config, ("root", *_LISTS, *_COLUMNS), f"the folder {config.data}")
+
+
+def is_list_file(data: str) -> bool:
+    """Whether `data` is read as a list file."""
+    path = Path(data)
+    return path.suffix.lower() in LIST_SUFFIXES and not path.is_dir()
+
+
+def _refuse(config: DataConfig, names: tuple[str, ...], got: str, needed: str = "a list file") -> None:
+    defaults = {field.name: field.default for field in fields(config)}
+    for name in names:
+        if getattr(config, name) != defaults[name]:
+            flag = "--" + name.replace("_", "-")
+            raise InputError(f"{needed} as DATA with {flag}", got, f"leave out {flag}, which changes nothing there")
