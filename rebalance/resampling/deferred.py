@@ -58,6 +58,7 @@ class DeferredSampler(AnyRowsSampler):
 
     def _resample(self, X: Any, y: Array, classes: Array, codes: IntArray) -> tuple[Any, Array]:
         self.sampler_ = None
+        self.__dict__.pop("sample_indices_", None)  # of an earlier fit with another sampler
         if not Schedule("deferred", self.start)(self.progress):
             if self._tells_rows():
                 self.sample_indices_ = np.arange(y.size)

@@ -42,7 +42,8 @@ class FillSampler(AnyRowsSampler, BaseOverSampler):  # type: ignore[misc]  # imb
         generator_: The fitted generator; None without, and where no row is added.
 
     Raises:
-        InputError: The generator returned something else than it was asked for.
+        InputError: A number of rows that is not whole, or a generator that returned something else than it was asked
+            for.
 
     Examples:
         >>> sampler = FillSampler(random_state=0)
@@ -63,7 +64,13 @@ class FillSampler(AnyRowsSampler, BaseOverSampler):  # type: ignore[misc]  # imb
 
     def _resample(self, X: Any, y: Array, classes: Array, codes: IntArray) -> tuple[Any, Array]:
         labels = classes.tolist()
-        added = np.array([self.sampling_strategy_.get(label, 0) for label in labels], dtype=np.int64)
+        wanted_rows = [self.sampling_strategy_.get(label, 0) for label in labels]
+        for label, n, present in zip(labels, wanted_rows, np.bincount(codes).tolist(), strict=True):
+            if not float(n).is_integer():
+                raise InputError(
+                    "whole numbers of rows in sampling_strategy", f"{n + present} of {label!r}", "round it"
+                )
+        added = np.array(wanted_rows, dtype=np.int64)
         self.n_added_ = {label: int(n) for label, n in zip(labels, added, strict=True) if n}
         self.generator_ = None
         seed = seed_from(self.random_state)

@@ -17,6 +17,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
+from rebalance.errors import InputError
 from rebalance.resampling import (
     DeferredSampler,
     EffectiveNumberSampler,
@@ -202,6 +203,26 @@ def test_deferred_takes_any_sampler() -> None:
     assert deferred.sampler.random_state is None
     fixed = DeferredSampler(sampler=InverseFrequencySampler(random_state=5)).fit_resample(X, y)[0]
     np.testing.assert_array_equal(fixed, InverseFrequencySampler(random_state=5).fit_resample(X, y)[0])
+
+
+def test_deferred_forgets_the_rows_of_an_earlier_sampler() -> None:
+    X, y = np.random.default_rng(0).normal(size=(60, 2)), np.repeat([0, 1], [45, 15])
+    deferred = DeferredSampler(random_state=0)
+    deferred.fit_resample(X, y)
+    assert len(deferred.sample_indices_) == 60
+    deferred.set_params(sampler=SMOTE()).fit_resample(X, y)
+    assert not hasattr(deferred, "sample_indices_")
+
+
+@pytest.mark.parametrize("n", [20.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("labels", [[0] * 9 + [1], [0.0] * 9 + [1.0]])
+def test_fill_takes_whole_numbers_of_rows(n: float, labels: list[float]) -> None:
+    X = np.arange(10)[:, None]
+    assert len(FillSampler(sampling_strategy={1: 20.0}).fit_resample(X, labels)[1]) == 29
+    with pytest.raises(InputError, match=rf"whole numbers of rows in sampling_strategy; got {n} of 1(\.0)?; round it"):
+        FillSampler(sampling_strategy={1: n}).fit_resample(X, labels)
+    with pytest.raises(InputError, match="whole numbers of rows"):
+        FillSampler(sampling_strategy=lambda _: {1: n}).fit_resample(X, labels)
 
 
 @settings(deadline=None)
