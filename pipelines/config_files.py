@@ -188,6 +188,8 @@ def _arguments(field: dataclasses.Field[Any], value: Any) -> list[str]:
     """A setting as command-line arguments."""
     annotation = str(field.type)
     items = [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
+    if _PAIRS.search(annotation):
+        items = _pairs(value)
     if "Positional" in annotation:
         return items
     flag = "--" + field.name.replace("_", "-")
@@ -198,6 +200,13 @@ def _arguments(field: dataclasses.Field[Any], value: Any) -> list[str]:
     if value is False and "bool" not in annotation:  # YAML reads a bare `no` so, as in `amp: no`
         items = ["no"]
     return [flag, *items]
+
+
+def _pairs(value: Any) -> list[str]:
+    """Pairs NAME=VALUE as YAML may hold them: text, a mapping, or a list of these."""
+    if isinstance(value, Mapping):
+        return [f"{name}={item}" for name, item in value.items()]
+    return [pair for item in value for pair in _pairs(item)] if isinstance(value, list | tuple) else [str(value)]
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

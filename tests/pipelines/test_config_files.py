@@ -127,6 +127,11 @@ def test_an_empty_list_is_no_default(values: dict[str, Any]) -> None:
         ("experiment: 2024-01-01", "experiment", "2024-01-01"),
         ("class_weight: [a b=1, ü=2]", "class_weight", ("a b=1", "ü=2")),
         ("option: max_margin=-0.4", "option", ("max_margin=-0.4",)),
+        ("option: {max_margin: 0.4, fused: true}", "option", ("max_margin=0.4", "fused=True")),
+        ("option:\n- max_margin: 0.4\n- scale=20", "option", ("max_margin=0.4", "scale=20")),
+        ("class_weight: {a b: 1, 7: 2.5}", "class_weight", ("a b=1", "7=2.5")),
+        ("objective:\n  class_weight:\n    cat: 1", "class_weight", ("cat=1",)),
+        ("option: {}", "option", ()),
         ("optimization:\nplace:\n  device: cpu", "device", "cpu"),
         ("optimization: {opt: adamw}", "opt", "adamw"),
         ("image-size: 32", "image_size", 32),
@@ -135,6 +140,11 @@ def test_an_empty_list_is_no_default(values: dict[str, Any]) -> None:
 def test_yaml_as_people_write_it(text: str, name: str, value: Any) -> None:
     found = dict(leaves(from_dict(TrainConfig, yaml.safe_load(f"data: digits\n{text}"))))[name]
     assert (found, type(found)) == (value, type(value))
+
+
+def test_counts_may_be_a_mapping() -> None:
+    config = from_dict(RebalanceConfig, {"data": "digits", "budget": {"budget": "explicit", "count": {"cat": 50}}})
+    assert config.budget.count == ("cat=50",)
 
 
 def test_data_may_be_left_to_the_command_line() -> None:
@@ -155,6 +165,7 @@ def test_data_may_be_left_to_the_command_line() -> None:
         ({"epochs": True}, "got epochs=True"),
         ({"epochs": [1, 2]}, r"got epochs=\[1, 2\]"),
         ({"lr": "fast"}, "got lr='fast'"),
+        ({"lr": {"a": 1}}, "got lr={'a': 1}"),
         ({"resume": "false"}, "got resume='false'"),
         ({"opt": "adam", "seed": "x"}, "got opt='adam', seed='x'"),
         ({"amp": True}, "got amp=True"),
