@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import partial
 from typing import Literal
 
@@ -172,6 +173,20 @@ def _warn_if_nothing_changes(config: TrainConfig, opened: OpenData, method: Meth
             "there is no classification loss, so the figures mean nothing yet: "
             "train a classifier with `rebalance retrain RUN --method linear`"
         )
+
+
+def warn_without_synthetic(config: TrainConfig) -> None:
+    """Say which settings of synthetic images change nothing; not for the arms of a pipeline, which share theirs."""
+    if config.synthetic is not None:
+        return
+    default = MixingConfig()
+    stray = [
+        field.name for field in fields(default) if getattr(config.mixing, field.name) != getattr(default, field.name)
+    ]
+    if config.synthetic_set != "kept":
+        stray.append("synthetic_set")
+    for name in stray:
+        log.warning("--%s changes nothing without --synthetic", name.replace("_", "-"))
 
 
 def _without_effect(objective: ObjectiveConfig) -> dict[str, str]:

@@ -57,6 +57,14 @@ def base_learning_rate(config: OptimizationConfig) -> float:
     return config.base_lr * share * config.batch_size / 256
 
 
+def learning_rate_rule(config: OptimizationConfig) -> str:
+    """Where `base_learning_rate` comes from, for the user."""
+    if config.lr is not None:
+        return "as given"
+    share = f" × {ADAMW_SHARE:g} for AdamW" if config.opt == "adamw" else ""
+    return f"base {config.base_lr:g} × {config.batch_size} / 256{share}"
+
+
 def build_optimizer(
     module: nn.Module, config: OptimizationConfig, factors: Mapping[str, float] | None = None
 ) -> torch.optim.Optimizer:

@@ -10,9 +10,9 @@ from pipelines.config import TrainConfig
 from pipelines.console import log, print_table
 from pipelines.distillation import check_teacher, teacher_facts
 from pipelines.figure_tables import print_figures
-from pipelines.objective import check_training
+from pipelines.objective import check_training, warn_without_synthetic
 from pipelines.open_data import OpenData, open_data
-from pipelines.optimization import LONGEST_WARMUP, base_learning_rate
+from pipelines.optimization import LONGEST_WARMUP, base_learning_rate, learning_rate_rule
 from pipelines.precision import Amp, with_precision
 from pipelines.preparation import Prepared, prepare_training
 from pipelines.results import claim_data
@@ -44,6 +44,7 @@ def train(config: TrainConfig) -> TrainResult:
         InputError: Anything wrong with the config, the data or the folder; nothing is written then.
         RunError: A loss that is not finite; the last checkpoint stays.
     """
+    warn_without_synthetic(config)
     taught = "-taught" if config.objective.teacher is not None else ""
     name = config.place.experiment or f"{slug(config.data.data)}-{config.objective.recipe}{taught}"
     return train_in(config.place.output / "train" / name, config)
@@ -124,11 +125,6 @@ def announce(config: TrainConfig, prepared: Prepared) -> None:
     optimization = config.optimization
     if config.objective.loss and config.objective.method not in (None, "composed"):
         log.info("loss: %s, in place of that of %s", " + ".join(config.objective.loss), config.objective.method)
-    rule = (
-        "as given"
-        if optimization.lr is not None
-        else f"base {optimization.base_lr:g} × {optimization.batch_size} / 256"
-    )
     largest = max(end - begin for begin, end in prepared.batches.bounds)
     if optimization.warmup_epochs > (most := LONGEST_WARMUP * prepared.batches.length):
         log.info("warm-up: %.3g epochs, a quarter of training, instead of %g", most, optimization.warmup_epochs)
@@ -140,7 +136,7 @@ def announce(config: TrainConfig, prepared: Prepared) -> None:
         prepared.batches.epochs,
         "s" * (prepared.batches.epochs != 1),
         base_learning_rate(optimization),
-        rule,
+        learning_rate_rule(optimization),
         {"no": "float32"}.get(optimization.amp, optimization.amp),
     )
 

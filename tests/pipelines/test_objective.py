@@ -13,11 +13,18 @@ import pytest
 import torch
 
 from pipelines.config import TrainConfig
-from pipelines.config_groups import DataConfig, ModelConfig, ObjectiveConfig, OptimizationConfig, PlaceConfig
-from pipelines.objective import build_objective, check_training
+from pipelines.config_groups import (
+    DataConfig,
+    MixingConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizationConfig,
+    PlaceConfig,
+)
+from pipelines.objective import build_objective, check_training, warn_without_synthetic
 from pipelines.open_data import OpenData, open_data
 from pipelines.preparation import prepare_training
-from pipelines.training import train_in
+from pipelines.training import train, train_in
 from rebalance.errors import InputError
 
 
@@ -82,6 +89,33 @@ def test_settings_with_effect_are_silent(
     with caplog.at_level(logging.WARNING):
         build_objective(config(**objective), opened, opened.train.table.counts.astype(float), np.full(10, 0.1))
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "flags"),
+    [
+        ({"synthetic_set": "replay"}, ["--synthetic-set"]),
+        ({"mixing": MixingConfig(synthetic_weight=1, real_share=0.8)}, ["--synthetic-weight", "--real-share"]),
+        ({"mixing": MixingConfig(real_only_last=0.2, kappa=0.1)}, ["--real-only-last", "--kappa"]),
+        ({}, []),
+        ({"synthetic": Path("made"), "synthetic_set": "replay", "mixing": MixingConfig(kappa=0.1)}, []),
+    ],
+)
+def test_settings_of_synthetic_images_without_any_are_said(
+    changes: dict[str, Any], flags: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        warn_without_synthetic(replace(config(), **changes))
+    assert caplog.messages == [f"{flag} changes nothing without --synthetic" for flag in flags]
+
+
+def test_only_a_training_of_its_own_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = "--synthetic-set changes nothing without --synthetic"
+    settings = replace(config(), synthetic_set="replay", place=replace(config().place, output=tmp_path))
+    train_in(tmp_path / "arm", settings)
+    assert words not in caplog.text
+    train(settings)
+    assert words in caplog.text
 
 
 # What cannot work
