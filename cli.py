@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes
 
 from pipelines.config import COMMANDS
 from pipelines.config_files import UNSET, from_dict, read_config_file, to_yaml, without_added_defaults
+from pipelines.foreign_flags import refuse_foreign, refuse_resume_path
 from rebalance.errors import InputError, RunError, nearest
 
 _FUNCTIONS = {
@@ -102,12 +103,15 @@ def _run(words: list[str]) -> int:
 
 
 def _parse(command: str, words: list[str], file: Path | None) -> Any:
+    refuse_foreign(words)
     cls = COMMANDS[command]
     default = from_dict(cls, read_config_file(file)) if file is not None else None
     options: dict[str, Any] = {} if default is None else {"default": default}
     try:
         config = tyro.cli(cls, args=words, prog=f"rebalance {command}", config=(OmitArgPrefixes,), **options)
     except SystemExit as stop:
+        if stop.code:
+            refuse_resume_path(words)
         raise SystemExit(stop.code) from None
     if UNSET in str(config):
         raise InputError(
