@@ -101,6 +101,11 @@ class BatchSampler(SeededSampler[list[int]], ABC):
     smallest_batch: int
     """Rows of the smallest batch of an epoch."""
 
+    @property
+    def sampler(self) -> BatchSampler:
+        """Itself: where the prepared loaders of accelerate, and Lightning, look for what to tell the epoch."""
+        return self
+
     @abstractmethod
     def batches(self) -> Iterator[IntArray]:
         """The batches of the epoch that are not consumed yet, as int64 arrays."""

@@ -15,7 +15,7 @@ from accelerate.utils import set_seed
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
-from rebalance.samplers import DistributedEpochSampler, EpochSampler
+from rebalance.samplers import ClassBatchSampler, DistributedEpochSampler, EpochSampler, MixedSourceSampler
 
 RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 BATCH = 40 // WORLD  # of a rank; 480 rows are 12 steps, whatever the number of ranks
@@ -50,7 +50,6 @@ def train(
     log["starts"] += 1
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for epoch in range(log["state"]["epoch"] if log["state"] else 0, EPOCHS):
-        sampler.set_epoch(epoch)
         for step, (inputs, rows) in enumerate(batches(epoch)):
             if first_start and (epoch, step) == STOP:
                 break
@@ -71,25 +70,44 @@ def ddp() -> None:
     model = DistributedDataParallel(torch.nn.Linear(2, 1))
     sampler = DistributedEpochSampler(Rows(), rule="inverse", seed=7, batch_size=BATCH)
     loader = DataLoader(Rows(), batch_sampler=sampler)
-    train("ddp", model, sampler, lambda epoch: loader, lambda loss: loss.backward())
-
-
-def accelerated(accelerator: Accelerator) -> None:
-    set_seed(0, device_specific=True)  # ranks seeded apart, as scripts for augmentation do
-    sampler = EpochSampler(Rows(), rule="inverse", seed=7)
-    torch.manual_seed(0)
-    model, loader = accelerator.prepare(torch.nn.Linear(2, 1), DataLoader(Rows(), batch_size=BATCH, sampler=sampler))
 
     def batches(epoch: int) -> Iterable[Any]:
-        loader.set_epoch(epoch)
+        sampler.set_epoch(epoch)
+        return loader
+
+    train("ddp", model, sampler, batches, lambda loss: loss.backward())
+
+
+def prepared() -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Samplers of loops with accelerate, and how a loader takes each."""
+    rows = EpochSampler(Rows(), rule="inverse", seed=7)
+    classes = ClassBatchSampler(Rows(), 5, BATCH // 5, seed=7)
+    real, synthetic = EpochSampler(Rows().targets[:300], seed=7), EpochSampler(Rows().targets[300:], seed=8)
+    mixed = MixedSourceSampler(real, synthetic, batch_size=BATCH, real_share=0.5, num_samples=480)
+    return {
+        "accelerate": (rows, {"sampler": rows, "batch_size": BATCH}),
+        "accelerate-classes": (classes, {"batch_sampler": classes}),
+        "accelerate-mixed": (mixed, {"batch_sampler": mixed}),
+    }
+
+
+def accelerated(accelerator: Accelerator, loop: str) -> None:
+    set_seed(0, device_specific=True)  # ranks seeded apart, as scripts for augmentation do
+    sampler, options = prepared()[loop]
+    torch.manual_seed(0)
+    model, loader = accelerator.prepare(torch.nn.Linear(2, 1), DataLoader(Rows(), **options))
+
+    def batches(epoch: int) -> Iterable[Any]:
+        loader.set_epoch(epoch)  # the sampler itself is not told
         return loader  # type: ignore[no-any-return]
 
-    train("accelerate", model, sampler, batches, accelerator.backward)
+    train(loop, model, sampler, batches, accelerator.backward)
 
 
 if __name__ == "__main__":
     start = Accelerator(cpu=True)  # also starts torch.distributed (gloo)
     ddp()
-    accelerated(start)
+    for name in prepared():
+        accelerated(start, name)
     torch.distributed.barrier()  # a rank that leaves early makes the others fail
     os._exit(0)  # gloo's threads now and then abort an interpreter that winds down

@@ -156,12 +156,32 @@ def test_real_ranks_draw_every_row_once_and_resume(world: int, tmp_path: Path) -
             [*launch, str(RANKS), str(tmp_path)], capture_output=True, text=True, check=False, timeout=500
         )
         assert done.returncode == 0, done.stderr[-3000:]
-    for loop in ("ddp", "accelerate"):
+    for loop in ("ddp", "accelerate", "accelerate-classes", "accelerate-mixed"):
         logs = [json.loads((tmp_path / f"{loop}-{rank}.json").read_text()) for rank in range(world)]
         weights = [log["weight"] for log in logs]
         assert all(weight == weights[0] for weight in weights)
         assert all(log["starts"] == 2 for log in logs)
         for epoch in range(3):
-            sampler = EpochSampler([row % 5 for row in range(480)], rule="inverse", seed=7)
-            drawn = [row for log in logs for row in log["rows"][str(epoch)]]
-            assert sorted(drawn) == sorted(sampler.epoch_order(epoch).tolist())
+            drawn = [log["rows"][str(epoch)] for log in logs]
+            if loop == "ddp":
+                order = EpochSampler([row % 5 for row in range(480)], rule="inverse", seed=7).epoch_order(epoch)
+                assert sorted(row for rows in drawn for row in rows) == sorted(order.tolist())
+            else:  # accelerate deals out whole batches
+                batches = epoch_batches(loop, epoch, 40 // world)
+                assert drawn == [[row for batch in batches[rank::world] for row in batch] for rank in range(world)]
+
+
+def epoch_batches(loop: str, epoch: int, batch_size: int) -> list[list[int]]:
+    """The batches of one process of a loop in ranks.py."""
+    labels = [row % 5 for row in range(480)]
+    if loop == "accelerate":
+        order = EpochSampler(labels, rule="inverse", seed=7).epoch_order(epoch)
+        return order.reshape(-1, batch_size).tolist()  # type: ignore[no-any-return]
+    real, synthetic = EpochSampler(labels[:300], seed=7), EpochSampler(labels[300:], seed=8)
+    sampler: Any = (
+        ClassBatchSampler(labels, 5, batch_size // 5, seed=7)
+        if loop == "accelerate-classes"
+        else MixedSourceSampler(real, synthetic, batch_size=batch_size, real_share=0.5, num_samples=480)
+    )
+    sampler.set_epoch(epoch)
+    return list(sampler)
