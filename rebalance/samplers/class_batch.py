@@ -13,7 +13,7 @@ from rebalance.draws import Members, random_stream, random_words
 from rebalance.errors import InputError
 from rebalance.permutations import cycle_keys
 from rebalance.samplers.base import BatchSampler, check_whole
-from rebalance.samplers.labels import encode, find_labels
+from rebalance.samplers.labels import find_classes
 
 
 class ClassBatchSampler(BatchSampler):
@@ -33,7 +33,7 @@ class ClassBatchSampler(BatchSampler):
         samples_per_class: K.
         num_batches: Batches of an epoch; by default whole rounds, as few as give at least as many draws as rows.
         seed: Seed of every epoch's batches.
-        classes: Class names, by default the strings among the labels, or "0", "1", …
+        classes: Class names, by default the strings among the labels, the data set's own (`classes`), or "0", "1", …
 
     Raises:
         InputError: More classes a batch than there are, or a number out of range.
@@ -54,7 +54,7 @@ class ClassBatchSampler(BatchSampler):
         seed: int = 0,
         classes: Sequence[str] | None = None,
     ) -> None:
-        ids, self.classes = encode(find_labels(labels), classes)
+        ids, self.classes = find_classes(labels, classes)
         self.members = Members.of(ids, len(self.classes))
         self.classes_per_batch = check_whole(classes_per_batch, "classes_per_batch", least=1)
         self.samples_per_class = check_whole(samples_per_class, "samples_per_class", least=1)

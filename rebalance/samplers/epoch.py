@@ -13,7 +13,7 @@ from rebalance.draws import Draws, Members, check_draws, mixed_shares, quotas, r
 from rebalance.errors import InputError
 from rebalance.permutations import MAX_SIZE
 from rebalance.samplers.base import SeededSampler, check_whole, log
-from rebalance.samplers.labels import encode, find_labels
+from rebalance.samplers.labels import find_classes
 from rebalance.schedules import Schedule, parse_schedule
 from rebalance.weights import class_weights, draw_shares
 
@@ -39,7 +39,7 @@ class EpochSampler(SeededSampler[int]):
         seed: Seed of every epoch's order.
         cb_beta: β of the effective number.
         custom: Weight by class name, for rule "custom".
-        classes: Class names, by default the strings among the labels, or "0", "1", …
+        classes: Class names, by default the strings among the labels, the data set's own (`classes`), or "0", "1", …
 
     Attributes:
         classes: Class names, shape (C,).
@@ -70,7 +70,7 @@ class EpochSampler(SeededSampler[int]):
         custom: Mapping[str, float] | None = None,
         classes: Sequence[str] | None = None,
     ) -> None:
-        ids, self.classes = encode(find_labels(labels), classes)
+        ids, self.classes = find_classes(labels, classes)
         if ids.size > MAX_SIZE:
             raise InputError(f"at most {MAX_SIZE} rows", str(ids.size), "sample a part of the data")
         self.num_samples = check_draws(ids.size if num_samples is None else num_samples, "num_samples")

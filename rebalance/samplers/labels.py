@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import ConcatDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Sampler, Subset, TensorDataset
 
 from rebalance.errors import InputError
+from rebalance.samplers.names import find_names, find_numbering
 
 Array = npt.NDArray[Any]
 _ATTRIBUTES = ("targets", "labels", "_labels")  # one label a row; the underscore is torchvision's Flowers102 and others
@@ -37,6 +38,20 @@ def find_labels(source: Any) -> Array:
         rebalance.errors.InputError: expected one label a row; got labels of shape (2, 2); pass a list of labels
     """
     return _checked(_search(source))
+
+
+def find_classes(source: Any, classes: Sequence[str] | None = None) -> tuple[npt.NDArray[np.integer], tuple[str, ...]]:
+    """As `encode`, of the labels of `source`: where `classes` is None, ids have the names that `source` gives them.
+
+    Raises:
+        InputError: As `find_labels` and `encode`.
+    """
+    labels = find_labels(source)
+    if classes is None and labels.dtype.kind != "U" and labels.size:
+        names = find_names(source)
+        if names is not None and labels.max() < len(names):
+            classes = names
+    return encode(labels, classes)
 
 
 def encode(labels: Array, classes: Sequence[str] | None) -> tuple[npt.NDArray[np.integer], tuple[str, ...]]:
@@ -84,6 +99,12 @@ def _search(source: Any) -> Any:
         return source.tensors[-1].numpy()
     if hasattr(source, "column_names") and hasattr(source, "features"):
         return _column(source)
+    if isinstance(source, Sampler):  # labels of its own are for its own use: often one a class
+        raise InputError(
+            "labels, or a data set",
+            f"a sampler ({type(source).__name__})",
+            "pass the labels that it draws by, or give it to DistributedEpochSampler",
+        )
     for name in _ATTRIBUTES:
         if getattr(source, name, None) is not None:
             return _one_each(_search(getattr(source, name)), source, name)
@@ -113,14 +134,17 @@ def _one_each(labels: Any, source: Any, name: str) -> Any:
 
 
 def _joined(datasets: Sequence[Any]) -> Array:
-    names = [tuple(part.classes) for part in datasets if getattr(part, "classes", None) is not None]
-    if any(other != names[0] for other in names):
+    parts = [_checked(_search(part)) for part in datasets]
+    found = [find_numbering(part) for part in datasets]
+    names = [numbering for numbering in found if numbering is not None]
+    by_number = any(part.dtype.kind != "U" for part in parts)
+    if by_number and any(other != names[0] for other in names):
         raise InputError(
             "joined data sets with the same classes",
             "class lists that differ",
             "pass the labels as class names, one list over all parts",
         )
-    return np.concatenate([_checked(_search(part)) for part in datasets])
+    return np.concatenate(parts)
 
 
 def _column(dataset: Any) -> Any:

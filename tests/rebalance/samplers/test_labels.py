@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset, WeightedRandomSampler
 
 from rebalance.errors import InputError
 from rebalance.samplers import EpochSampler, find_labels
@@ -76,6 +76,11 @@ def test_string_labels_are_found(source: Any) -> None:
     assert find_labels(source).tolist() == ["owl", "ñandú"]
 
 
+def test_joined_data_sets_whose_labels_are_names_may_number_classes_differently() -> None:
+    parts = [Closed(targets=["cat"], classes=["cat", "dog"]), Closed(targets=["ant"], classes=["ant", "cat"])]
+    assert find_labels(ConcatDataset(parts)).tolist() == ["cat", "ant"]
+
+
 def test_torchvision_folders(tmp_path: Any) -> None:
     from torchvision.datasets import FakeData, ImageFolder
 
@@ -131,6 +136,13 @@ def test_hugging_face_data_sets() -> None:
             ConcatDataset([Closed(targets=[0], classes=["cat", "owl"]), Closed(targets=[0], classes=["owl"])]),
             "joined data sets with the same classes",
         ),
+        (
+            ConcatDataset(
+                [Subset(Closed(targets=[0], classes=["cat", "dog"]), [0]), Closed(targets=[0], classes=["ant", "cat"])]
+            ),
+            "joined data sets with the same classes",
+        ),
+        (WeightedRandomSampler([1.0], 1), r"expected labels, or a data set; got a sampler \(WeightedRandomSampler\)"),
     ],
 )
 def test_what_holds_no_labels_is_refused(source: Any, message: str) -> None:
