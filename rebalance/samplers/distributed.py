@@ -10,8 +10,10 @@ import torch.distributed
 from torch.utils.data import Sampler
 
 from rebalance.errors import InputError
-from rebalance.samplers.base import BatchSampler, Feed, SeededSampler, check_whole
+from rebalance.samplers.base import BatchSampler, Feed, SeededSampler, check_whole, log
 from rebalance.samplers.epoch import EpochSampler
+from rebalance.samplers.foreign import ForeignSampler
+from rebalance.samplers.sharding import find_sharder
 
 _ROWS_AT_A_TIME = 1 << 14
 
@@ -26,19 +28,26 @@ class DistributedEpochSampler(Sampler[Any]):
     - With `batch_size` it yields batches, the same number of them on every rank whatever the epoch's length, as
       DistributedDataParallel needs: a remainder of less than a row a rank joins the batch before.
     - Over a batch sampler (`ClassBatchSampler`, `MixedSourceSampler`) it yields the rank's part of every batch.
+    - Over a torch sampler of rows, from any package, it draws as `ForeignSampler` does: the same order on every rank.
+
+    Not together with what shards by itself, or a part of a part is drawn: with accelerate, give the sampler of one
+    process to the `DataLoader` and `prepare` that; with Lightning, pass `Trainer(use_distributed_sampler=False)` and
+    make the loader in `train_dataloader`, where the rank is known.
 
     Its state is that of the whole epoch: it resumes under another number of ranks.
 
     Args:
-        sampler: The sampler of one process, or labels or a data set for a new `EpochSampler`.
+        sampler: The sampler of one process, of this package or any torch sampler of rows; or labels or a data set for a
+            new `EpochSampler`.
         num_replicas: Number of ranks; by default that of torch.distributed, or of the launcher's WORLD_SIZE, or 1.
-        rank: This rank; by default that of torch.distributed, or of the launcher's RANK, or 0.
+        rank: This rank; by default that of torch.distributed, or of the launcher's RANK, or 0 of 1.
         batch_size: Rows of a batch on this rank; None to yield rows.
         drop_last: Leave out what does not divide: rows over the ranks, or the last batch where it is not full.
-        options: Arguments of the new `EpochSampler`.
+        options: Arguments of the new `EpochSampler`; `seed` beside a torch sampler.
 
     Raises:
-        InputError: A rank out of range, or an epoch or batch with less than a row a rank.
+        InputError: A rank out of range or unknown, an epoch or batch with less than a row a rank, or a torch sampler
+            that `ForeignSampler` refuses.
 
     Examples:
         >>> parts = [list(DistributedEpochSampler(range(5), num_replicas=2, rank=rank)) for rank in range(2)]
@@ -56,18 +65,21 @@ class DistributedEpochSampler(Sampler[Any]):
         drop_last: bool = False,
         **options: Any,
     ) -> None:
-        if isinstance(sampler, SeededSampler) and options:
-            raise InputError("options beside labels only", ", ".join(options), "pass them to the sampler itself")
-        self.sampler: SeededSampler[Any] = (
-            sampler if isinstance(sampler, SeededSampler) else EpochSampler(sampler, **options)
-        )
+        self.sampler = _whole(sampler, options)
         world, here = _ranks()
         self.num_replicas = check_whole(world if num_replicas is None else num_replicas, "num_replicas", least=1)
-        self.rank = check_whole(here if rank is None else rank, "rank")
+        if rank is None and here is None and self.num_replicas > 1:
+            raise InputError(
+                f"a rank out of {self.num_replicas}",
+                "none, and no RANK",
+                "pass rank=, or make the sampler after torch.distributed started",
+            )
+        self.rank = check_whole((here or 0) if rank is None else rank, "rank")
         if self.rank >= self.num_replicas:
             raise InputError(f"a rank below {self.num_replicas}", str(self.rank), "count the ranks from 0")
         self.batch_size = None if batch_size is None else check_whole(batch_size, "batch_size", least=1)
         self.drop_last = drop_last
+        self._told = self.num_replicas == 1  # of being sharded twice
         self._check_sizes()
 
     @property
@@ -93,10 +105,11 @@ class DistributedEpochSampler(Sampler[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         self.sampler.begin()
+        self._tell_of_sharder()
         if isinstance(self.sampler, BatchSampler):
             for batch in self.sampler.batches():
                 yield batch[self.rank :: self.num_replicas].tolist()
-        elif isinstance(self.sampler, EpochSampler):
+        elif isinstance(self.sampler, (EpochSampler, ForeignSampler)):
             done = self.sampler.state_dict()["consumed"]
             feed = Feed(self.sampler.chunks())
             for size in self._sizes(self.sampler.num_samples - done):
@@ -128,6 +141,18 @@ class DistributedEpochSampler(Sampler[Any]):
             sizes.append(rest)  # else a resume under more ranks left less than a row for each
         return sizes
 
+    def _tell_of_sharder(self) -> None:
+        sharder = None if self._told else find_sharder()
+        if sharder is not None:
+            self._told = True
+            log.warning(
+                "%s shards a DistributedEpochSampler, which is one rank's part: half of the draws or more are lost; %s",
+                sharder,
+                "give the DataLoader the sampler of one process"
+                if sharder.startswith("accelerate")
+                else "pass Trainer(use_distributed_sampler=False)",
+            )
+
     def _check_sizes(self) -> None:
         batched = isinstance(self.sampler, BatchSampler)
         if batched and (self.batch_size is not None or self.drop_last):
@@ -145,8 +170,20 @@ class DistributedEpochSampler(Sampler[Any]):
             )
 
 
-def _ranks() -> tuple[int, int]:
-    """Number of ranks, and this one."""
+def _whole(sampler: Any, options: dict[str, Any]) -> SeededSampler[Any]:
+    """The sampler of all ranks together."""
+    if not isinstance(sampler, Sampler):
+        return EpochSampler(sampler, **options)
+    ours = isinstance(sampler, SeededSampler)
+    wrong = [name for name in options if ours or name != "seed"]
+    if wrong:
+        raise InputError("options beside labels only", ", ".join(wrong), "pass them to the sampler itself")
+    return sampler if isinstance(sampler, SeededSampler) else ForeignSampler(sampler, **options)
+
+
+def _ranks() -> tuple[int, int | None]:
+    """Number of ranks, and this one, None where nothing says."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_world_size(), torch.distributed.get_rank()
-    return int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    rank = os.environ.get("RANK")
+    return int(os.environ.get("WORLD_SIZE", "1")), None if rank is None else int(rank)

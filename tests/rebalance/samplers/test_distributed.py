@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import RandomSampler, WeightedRandomSampler
 
 from rebalance.errors import InputError
 from rebalance.samplers import ClassBatchSampler, DistributedEpochSampler, EpochSampler, MixedSourceSampler
@@ -120,6 +122,21 @@ def test_epochs_differ_and_reach_the_inner_sampler() -> None:
     assert list(shard) != first
 
 
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_the_epoch_of_a_torch_sampler(world: int) -> None:
+    theirs = WeightedRandomSampler([1.0] * 100, 100)
+    for epoch in (0, 1):
+        shards = []
+        for rank in range(world):
+            torch.manual_seed(rank)  # as scripts do for augmentation
+            shard = DistributedEpochSampler(theirs, num_replicas=world, rank=rank, batch_size=10, seed=5)
+            shard.set_epoch(epoch)
+            shards.append(list(shard))
+        whole = DistributedEpochSampler(theirs, num_replicas=1, rank=0, seed=5)
+        whole.set_epoch(epoch)
+        assert [row for step in zip(*shards, strict=True) for row in interleaved(list(step))] == list(whole)
+
+
 def test_ranks_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (DistributedEpochSampler([0, 1]).num_replicas, DistributedEpochSampler([0, 1]).rank) == (1, 0)
     monkeypatch.setenv("WORLD_SIZE", "3")
@@ -138,6 +155,10 @@ def test_ranks_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
         ([0, 1], {"num_replicas": 3, "rank": 0}, "at least one row for each of 3 ranks; got an epoch of 2"),
         ([0, 1, 1], {"num_replicas": 2, "rank": 0, "batch_size": 2, "drop_last": True}, "at least one row for each"),
         (EpochSampler([0, 1]), {"rule": "inverse"}, "expected options beside labels only; got rule"),
+        (EpochSampler([0, 1]), {"seed": 1}, "expected options beside labels only; got seed"),
+        (RandomSampler([0, 1]), {"rule": "inverse"}, "expected options beside labels only; got rule"),
+        (DistributedEpochSampler([0, 1], num_replicas=2, rank=0), {}, "expected a sampler of one process"),
+        ([0, 1], {"num_replicas": 2}, "expected a rank out of 2; got none, and no RANK; pass rank="),
         (ClassBatchSampler([0, 1], 1, 1), {"num_replicas": 2, "rank": 0}, "got a batch of 1"),
         (ClassBatchSampler([0, 1], 1, 1), {"batch_size": 2}, "got ClassBatchSampler, which yields batches"),
     ],
