@@ -33,6 +33,7 @@ from rebalance.losses.logit_adjustment import (
 )
 from rebalance.losses.paco import PaCoLoss, paco_log_prior, paco_loss
 from rebalance.losses.prior_ce import PriorCELoss
+from rebalance.losses.region_rebalance import RegionRebalanceLoss, region_rebalance_loss
 from rebalance.losses.residual import (
     ResidualLoss,
     branch_groups,
@@ -68,6 +69,7 @@ __all__ = [
     "LogitAdjustmentLoss",
     "PaCoLoss",
     "PriorCELoss",
+    "RegionRebalanceLoss",
     "ResidualLoss",
     "SigmoidCrossEntropyLoss",
     "SimCLRLoss",
@@ -98,6 +100,7 @@ __all__ = [
     "logit_adjustments",
     "paco_log_prior",
     "paco_loss",
+    "region_rebalance_loss",
     "residual_branch_loss",
     "residual_fused_loss",
     "residual_loss",

@@ -1,4 +1,4 @@
-"""The cases of golden/modules.json, recorded from the original implementations."""
+"""The cases of golden/modules.json and golden/segmentation.json, recorded from the original implementations."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 @cache
 def cases() -> dict[str, dict[str, Any]]:
-    found = json.loads((Path(__file__).parents[1] / "golden" / "modules.json").read_text())["cases"]
-    return {case["name"]: case for case in found}
+    folder = Path(__file__).parents[1] / "golden"
+    files = [json.loads((folder / name).read_text()) for name in ("modules.json", "segmentation.json")]
+    return {case["name"]: case for file in files for case in file["cases"]}
 
 
 class Golden:

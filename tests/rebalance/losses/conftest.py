@@ -32,6 +32,7 @@ ON_LOGITS: dict[str, Callable[..., nn.Module]] = {
     "LabelAwareSmoothingLoss": losses.LabelAwareSmoothingLoss,
     "LogitAdjustmentLoss": losses.LogitAdjustmentLoss,
     "PriorCELoss": losses.PriorCELoss,
+    "RegionRebalanceLoss": losses.RegionRebalanceLoss,
     "SigmoidCrossEntropyLoss": lambda counts, **k: losses.SigmoidCrossEntropyLoss(**k),
     "SphereFaceLoss": lambda counts, **k: WithNorms(losses.SphereFaceLoss(**k).eval()),
 }

@@ -50,6 +50,7 @@ def test_default_call_of_every_function(batch: Batch, unit_views: Batch) -> None
         "ldam_logits": losses.ldam_margins(counts),
         "ldam_loss": losses.ldam_margins(counts),
         "logit_adjustment_loss": losses.logit_adjustments(counts),
+        "region_rebalance_loss": losses.logit_adjustments(counts),
         "sphereface_logits": torch.ones(len(targets)),
         "sphereface_loss": torch.ones(len(targets)),
     }
