@@ -27,7 +27,7 @@ from rebalance.devices import pick_device
 from rebalance.errors import InputError
 from rebalance.ranks import split_batches
 
-_RULES = {"none", "inverse", "sqrt-inverse", "effective-number"}
+_RULES = {"none", "inverse", "sqrt-inverse", "effective-number", "custom"}
 _BATCH = 256
 _WARMUP = (0.1, 5.0)
 """Share of training that the learning rate warms up over, and the most epochs."""
@@ -47,10 +47,14 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
     Args:
         method: The recipe; `rebalance methods` lists them.
         options: Of the recipe, by name, such as `{"max_margin": 0.4}`.
-        sampler_rule: Draw images by class weights: "none", "inverse", "sqrt-inverse" or "effective-number".
+        sampler_rule: Draw images by class weights: "none", "inverse", "sqrt-inverse", "effective-number" or "custom".
         sampler_strength: Exponent of the rule.
         sampler_schedule: When the rule acts: "none" (always), "deferred:0.8", "progressive".
         loss_rule: Weigh the loss by class, by one of the same rules; None does as the recipe does.
+        loss_strength: Exponent of that rule.
+        loss_schedule: When it acts; None as the recipe does.
+        cb_beta: β of the effective number in both rules; None is 1 - 1 / n_max.
+        class_weight: {label: weight} of every class, for rule "custom".
         model: Backbone: "auto" (by image size), "small_cnn", "resnet32", "resnet50", …
         weights: Local weights file of a torchvision backbone to start from, or the folder of a transformers model.
         image_shape: (H, W) or (H, W, C) of flat rows.
@@ -95,6 +99,10 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         "sampler_strength": [Interval(Real, 0, None, closed="left")],
         "sampler_schedule": [str],
         "loss_rule": [StrOptions(_RULES), None],
+        "loss_strength": [Interval(Real, 0, None, closed="left")],
+        "loss_schedule": [str, None],
+        "cb_beta": [Interval(Real, 0, 1, closed="left"), None],
+        "class_weight": [dict, None],
         "model": [str],
         "weights": [str, Path, None],
         "image_shape": [tuple, list, None],
@@ -128,6 +136,10 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         sampler_strength: float = 1.0,
         sampler_schedule: str = "none",
         loss_rule: str | None = None,
+        loss_strength: float = 1.0,
+        loss_schedule: str | None = None,
+        cb_beta: float | None = None,
+        class_weight: Mapping[Any, float] | None = None,
         model: str = "auto",
         weights: str | Path | None = None,
         image_shape: Sequence[int] | None = None,
@@ -151,6 +163,10 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         self.sampler_strength = sampler_strength
         self.sampler_schedule = sampler_schedule
         self.loss_rule = loss_rule
+        self.loss_strength = loss_strength
+        self.loss_schedule = loss_schedule
+        self.cb_beta = cb_beta
+        self.class_weight = class_weight
         self.model = model
         self.weights = weights
         self.image_shape = image_shape
@@ -248,6 +264,10 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
                 sampler_strength=self.sampler_strength,
                 sampler_schedule=self.sampler_schedule,
                 loss_rule=self.loss_rule,  # type: ignore[arg-type]
+                loss_strength=self.loss_strength,
+                loss_schedule=self.loss_schedule,
+                cb_beta=self.cb_beta,
+                class_weight=tuple(f"{label}={weight}" for label, weight in (self.class_weight or {}).items()),
             ),
             optimization=OptimizationConfig(
                 epochs=self.epochs,

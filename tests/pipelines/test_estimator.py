@@ -65,6 +65,41 @@ def test_it_trains_as_the_command_line_does(tmp_path: Path) -> None:
     assert model.model_.description == theirs.description
 
 
+@pytest.mark.parametrize(
+    ("settings", "flags"),
+    [
+        ({"loss_rule": "inverse", "loss_strength": 0.5, "loss_schedule": "deferred:0.5"}, {}),
+        ({"loss_rule": "effective-number", "sampler_rule": "effective-number", "cb_beta": 0.9}, {}),
+        (
+            {"loss_rule": "custom", "class_weight": {c: 1.0 + c for c in range(10)}},
+            {"class_weight": tuple(f"{c}={1.0 + c}" for c in range(10))},
+        ),
+    ],
+)
+def test_rule_strength_and_schedule_of_the_loss_are_those_of_the_command_line(
+    settings: dict[str, Any], flags: dict[str, Any], tmp_path: Path
+) -> None:
+    config = TrainConfig(
+        data=DataConfig(data="digits"),
+        objective=ObjectiveConfig(method="ce", **{**settings, **flags}),
+        optimization=OptimizationConfig(updates=10, batch_size=32, lr=0.03, warmup_epochs=0.1),
+        place=PlaceConfig(device="cpu", report_to="none"),
+    )
+    theirs = load_model(train_in(tmp_path / "run", config).folder).predict_proba(list(IMAGES[:20]))
+    model = quick(method="ce", updates=10, lr=0.03, **settings).fit(IMAGES, LABELS)
+    np.testing.assert_array_equal(model.predict_proba(IMAGES[:20]), theirs)
+    plain = quick(method="ce", updates=10, lr=0.03).fit(IMAGES, LABELS)
+    assert not np.array_equal(plain.predict_proba(IMAGES[:20]), theirs)
+
+
+def test_custom_weights_are_of_labels_of_any_kind() -> None:
+    names = np.unique(NAMES)
+    one = quick(method="ce", loss_rule="custom", class_weight={name: 1.0 + i for i, name in enumerate(names)})
+    assert one.fit(GREY, NAMES).predict(GREY[:1])[0] in names
+    with pytest.raises(InputError, match="--class-weight"):
+        quick(method="ce", loss_rule="custom").fit(GREY, NAMES)
+
+
 def test_it_learns() -> None:
     test = read_digits().test
     assert test is not None
