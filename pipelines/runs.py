@@ -22,7 +22,7 @@ import yaml
 from pipelines.config_files import differences, from_dict, to_dict, to_yaml
 from rebalance import __version__
 from rebalance.errors import InputError
-from rebalance.files import remove_unfinished, write_json, write_text
+from rebalance.files import read_json, remove_unfinished, write_json, write_text
 from rebalance.ranks import barrier, gather, is_main, rank, world_size
 
 _PACKAGES = (
@@ -125,7 +125,21 @@ class RunFolder:
                 )
         remove_unfinished(self.path)
         write_text(file, f"command: {self.command}\n" + to_yaml(config))
-        write_json(self.path / "environment.json", describe_environment())
+        self._record_environment()
+
+    def _record_environment(self) -> None:
+        """What works on the run now, and under "earlier" other machines, versions or processes that did before it."""
+        file = self.path / "environment.json"
+        now = describe_environment()
+        if file.exists():
+            if (self.path / "metrics.json").exists():
+                return  # finished: this start adds nothing
+            before = read_json(file)
+            earlier = before.pop("earlier", [])
+            if any(before.get(name) != now[name] for name in now if name not in ("command_line", "directory")):
+                earlier = [*earlier, before]
+            now |= {"earlier": earlier} if earlier else {}
+        write_json(file, now)
 
     def _empty(self) -> None:
         """Remove all but lock and config: at whatever item a kill comes, this is an unfinished run of the command."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipelines import runs
 from pipelines.config import SynthesizeConfig, TrainConfig
 from pipelines.config_files import from_dict
 from pipelines.config_groups import DataConfig, OptimizationConfig, PlaceConfig
@@ -64,6 +66,21 @@ def test_a_new_folder_holds_config_and_environment(tmp_path: Path) -> None:
         environment = json.loads((run / "environment.json").read_text())
         assert environment["packages"]["torch"]
         assert environment["command_line"] == sys.argv
+
+
+def test_who_worked_on_a_run_before_is_kept_and_a_finished_run_keeps_who_made_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(processes: int) -> list[int]:
+        monkeypatch.setattr(runs, "describe_environment", lambda: {"processes": processes, "command_line": [next(n)]})
+        open_run(tmp_path / "run")
+        found = json.loads((tmp_path / "run" / "environment.json").read_text())
+        return [one["processes"] for one in (*found.get("earlier", ()), found)]
+
+    n = itertools.count()  # another command line alone is no news
+    assert [start(processes) for processes in (2, 2, 1, 3)] == [[2], [2], [2, 1], [2, 1, 3]]
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+    assert start(8) == [2, 1, 3]
 
 
 def test_the_environment_says_what_a_result_depends_on() -> None:
