@@ -54,7 +54,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         loss_strength: Exponent of that rule.
         loss_schedule: When it acts; None as the recipe does.
         cb_beta: β of the effective number in both rules; None is 1 - 1 / n_max.
-        class_weight: {label: weight} of every class, for rule "custom".
+        custom: {label: weight} of every class, for rule "custom".
         model: Backbone: "auto" (by image size), "small_cnn", "resnet32", "resnet50", …
         weights: Local weights file of a torchvision backbone to start from, or the folder of a transformers model.
         image_shape: (H, W) or (H, W, C) of flat rows.
@@ -102,7 +102,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         "loss_strength": [Interval(Real, 0, None, closed="left")],
         "loss_schedule": [str, None],
         "cb_beta": [Interval(Real, 0, 1, closed="left"), None],
-        "class_weight": [dict, None],
+        "custom": [dict, None],
         "model": [str],
         "weights": [str, Path, None],
         "image_shape": [tuple, list, None],
@@ -139,7 +139,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         loss_strength: float = 1.0,
         loss_schedule: str | None = None,
         cb_beta: float | None = None,
-        class_weight: Mapping[Any, float] | None = None,
+        custom: Mapping[Any, float] | None = None,
         model: str = "auto",
         weights: str | Path | None = None,
         image_shape: Sequence[int] | None = None,
@@ -166,7 +166,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         self.loss_strength = loss_strength
         self.loss_schedule = loss_schedule
         self.cb_beta = cb_beta
-        self.class_weight = class_weight
+        self.custom = custom
         self.model = model
         self.weights = weights
         self.image_shape = image_shape
@@ -267,7 +267,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
                 loss_strength=self.loss_strength,
                 loss_schedule=self.loss_schedule,
                 cb_beta=self.cb_beta,
-                class_weight=tuple(f"{label}={weight}" for label, weight in (self.class_weight or {}).items()),
+                class_weight=tuple(f"{label}={weight}" for label, weight in (self.custom or {}).items()),
             ),
             optimization=OptimizationConfig(
                 epochs=self.epochs,

@@ -71,7 +71,7 @@ def test_it_trains_as_the_command_line_does(tmp_path: Path) -> None:
         ({"loss_rule": "inverse", "loss_strength": 0.5, "loss_schedule": "deferred:0.5"}, {}),
         ({"loss_rule": "effective-number", "sampler_rule": "effective-number", "cb_beta": 0.9}, {}),
         (
-            {"loss_rule": "custom", "class_weight": {c: 1.0 + c for c in range(10)}},
+            {"loss_rule": "custom", "custom": {c: 1.0 + c for c in range(10)}},
             {"class_weight": tuple(f"{c}={1.0 + c}" for c in range(10))},
         ),
     ],
@@ -81,7 +81,7 @@ def test_rule_strength_and_schedule_of_the_loss_are_those_of_the_command_line(
 ) -> None:
     config = TrainConfig(
         data=DataConfig(data="digits"),
-        objective=ObjectiveConfig(method="ce", **{**settings, **flags}),
+        objective=ObjectiveConfig(method="ce", **{n: v for n, v in settings.items() if n != "custom"}, **flags),
         optimization=OptimizationConfig(updates=10, batch_size=32, lr=0.03, warmup_epochs=0.1),
         place=PlaceConfig(device="cpu", report_to="none"),
     )
@@ -94,7 +94,7 @@ def test_rule_strength_and_schedule_of_the_loss_are_those_of_the_command_line(
 
 def test_custom_weights_are_of_labels_of_any_kind() -> None:
     names = np.unique(NAMES)
-    one = quick(method="ce", loss_rule="custom", class_weight={name: 1.0 + i for i, name in enumerate(names)})
+    one = quick(method="ce", loss_rule="custom", custom={name: 1.0 + i for i, name in enumerate(names)})
     assert one.fit(GREY, NAMES).predict(GREY[:1])[0] in names
     with pytest.raises(InputError, match="--class-weight"):
         quick(method="ce", loss_rule="custom").fit(GREY, NAMES)

@@ -33,6 +33,7 @@ def cases() -> list[Any]:
     ]
 
 
+@pytest.mark.filterwarnings("ignore:every class has .* images:UserWarning")  # most checks fit balanced data
 @pytest.mark.parametrize(("classifier", "check"), cases())
 def test_public_check_passes(classifier: BaseEstimator, check: Callable[[BaseEstimator], None]) -> None:
     check(clone(classifier))
