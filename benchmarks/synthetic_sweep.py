@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/synthetic_sweep.py DATA [--weights 0.3 1] [--shares 0.9 0.5]
                                     [--kappas 0 0.1 drawn] [--ends 0.1] [--left-out] [--label-exponent 1]
-                                    [--generator-objective cbdm] [--head-to-tail 0.5 0.8]
+                                    [--generator-objective cbdm] [--generator-augment 0.12]
+                                    [--head-to-tail 0.5 0.8] [--generator-updates 1000]
                                     [--method balanced_mixup] [--seeds 5] [--updates 600] [--output runs/sweep]
 
 Synthesizes once (`rebalance synthesize DATA`, unless --synthesis names a folder of it), then trains a cell for every
@@ -47,6 +48,7 @@ from pipelines.generator_config import GeneratorConfig
 from pipelines.loading import load_splits
 from rebalance.data.table import content_hash
 
+_GENERATOR = ("label_exponent", "generator_objective", "generator_augment", "generator_updates", "head_to_tail")
 Set = Literal["kept", "replay"]
 Kappa = float | Literal["drawn"]
 
@@ -114,6 +116,8 @@ def main() -> None:
     parser.add_argument("--left-out", action="store_true", help="also real images that the cut to a long tail left out")
     parser.add_argument("--label-exponent", type=float)
     parser.add_argument("--generator-objective", choices=["plain", "cbdm"])
+    parser.add_argument("--generator-augment", type=float)
+    parser.add_argument("--generator-updates", type=int)
     parser.add_argument("--head-to-tail", type=float, nargs="+")
     parser.add_argument("--method", default="balanced_mixup")
     parser.add_argument("--weights", type=float, nargs="+", default=[0.3, 1.0])
@@ -126,7 +130,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/sweep"))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    settings = {name: getattr(arguments, name) for name in ("label_exponent", "generator_objective", "head_to_tail")}
+    settings = {name: getattr(arguments, name) for name in _GENERATOR}
     chosen = {n: tuple(v) if isinstance(v, list) else v for n, v in settings.items() if v is not None}
     if arguments.synthesis is not None and chosen:
         flags = ", ".join("--" + name.replace("_", "-") for name in chosen)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from generators.base import Generated, Job, check_finite, group_jobs, to_pixels
 from generators.source_images import read_source, steps_of
+from generators.told_augmentation import N_NUMBERS, tell
 from rebalance import __version__
 from rebalance.data.resizing import resize_images
 from rebalance.data.table import Image
@@ -52,6 +53,7 @@ class NetworkSettings:
             tell made images by their tint.
         layers: Residual blocks at each level.
         dropout: In every residual block.
+        told: Whether the network is told how images were augmented, see `told_augmentation`.
     """
 
     classes: tuple[str, ...]
@@ -60,6 +62,7 @@ class NetworkSettings:
     n_colours: int = 3
     layers: int = 2
     dropout: float = 0.1
+    told: bool = False
 
     def __post_init__(self) -> None:
         step = 2 ** (len(self.channels) - 1)
@@ -84,7 +87,7 @@ def build_unet(settings: NetworkSettings) -> UNet2DModel:
     attention = [settings.image_size // 2**level <= _ATTENTION_SIZE and level > 0 for level in levels]
     return UNet2DModel(
         sample_size=settings.image_size,
-        in_channels=settings.n_colours,
+        in_channels=settings.n_colours + (N_NUMBERS if settings.told else 0),
         out_channels=settings.n_colours,
         block_out_channels=settings.channels,
         down_block_types=tuple("AttnDownBlock2D" if here else "DownBlock2D" for here in attention),
@@ -187,11 +190,12 @@ class ClassConditionalGenerator:
             scheduler.set_begin_index(steps - len(timesteps))
             x = scheduler.add_noise(self._sources(padded).to(device), x, timesteps[:1].expand(len(x)))
         for t in timesteps:
+            seen = tell(x, None) if self.settings.told else x
             with torch.autocast(device.type, torch.bfloat16, enabled=self.amp == "bf16"):
                 if guidance == 1:
-                    v = self.unet(x, t, class_labels=labels).sample
+                    v = self.unet(seen, t, class_labels=labels).sample
                 else:
-                    both = self.unet(torch.cat([x, x]), t, class_labels=torch.cat([labels, null])).sample
+                    both = self.unet(torch.cat([seen, seen]), t, class_labels=torch.cat([labels, null])).sample
                     conditional, unconditional = both.chunk(2)
                     v = unconditional + guidance * (conditional - unconditional)
             x = scheduler.step(v.float(), t, x).prev_sample

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from generators.class_balancing import class_balancing_loss
 from generators.class_conditional import NOISE_SCHEDULE, NetworkSettings, build_unet
+from generators.told_augmentation import draw_numbers, tell, transform
 from generators.update_loop import UpdateLoop
 from rebalance.averaging import MovingAverage
+from rebalance.errors import InputError
 from rebalance.ranks import derive_seed, seed_everything
 from rebalance.transfer import send
 
@@ -36,6 +38,8 @@ class TrainingSettings:
         label_drop: Share of labels replaced by the null class.
         objective: What is asked beside the noise: "plain" nothing, "cbdm" see `class_balancing`, which looks at every
             image twice and so takes about twice the time and memory.
+        augment: Share of the images that each transformation of `told_augmentation` is done to; above 0 the network
+            has to be one that is told.
         flip: Mirror half of the images.
         shift: Move images by up to so many pixels.
         amp: "no" or "bf16".
@@ -50,6 +54,7 @@ class TrainingSettings:
     label_exponent: float = 1.0
     label_drop: float = 0.1
     objective: Objective = "plain"
+    augment: float = 0.0
     flip: bool = True
     shift: int = 0
     amp: str = "no"
@@ -83,8 +88,15 @@ def train_class_conditional(
         share: This process's number and how many share every batch, where `wrap` puts the gradients together.
 
     Raises:
+        InputError: Augmentation that the network is not told of, or the other way round.
         RunError: A loss or weights that are not finite; the last good checkpoint stays.
     """
+    if network.told != (settings.augment > 0):
+        raise InputError(
+            "a network that is told of augmentation, with some",
+            f"told={network.told} and augment={settings.augment:g}",
+            "set NetworkSettings.told where augment is above 0",
+        )
     device = images.device
     images = images[:, : network.n_colours]
     seed_everything(settings.seed)
@@ -133,6 +145,7 @@ def _step(
     mirrored = torch.rand(n, generator=generator) < 0.5
     shifts = torch.randint(-settings.shift, settings.shift + 1, (n, 2), generator=generator)
     others = draw.classes(n, generator) if settings.objective == "cbdm" else classes
+    numbers = draw_numbers(n, settings.augment, generator) if settings.augment else None
     told = torch.where(dropped, draw.n_classes, classes)
     mine = slice(number, None, n_processes)
     clean = images[send(rows[mine], device)].float() / 127.5 - 1
@@ -140,14 +153,18 @@ def _step(
         clean = torch.where(send(mirrored[mine].view(-1, 1, 1, 1), device), clean.flip(3), clean)
     if settings.shift:
         clean = _shift(clean, send(shifts[mine], device))
+    if numbers is not None:
+        numbers = send(numbers[mine], device)
+        clean = transform(clean, numbers)
     noise, timesteps = send(noise[mine], device), send(timesteps[mine], device)
     noisy = noise_schedule.add_noise(clean, noise, timesteps)
     target = noise_schedule.get_velocity(clean, noise, timesteps)
+    seen = tell(noisy, numbers) if numbers is not None else noisy
     seed_everything(settings.seed, update, number + 1)  # dropout
 
     def predict(labels: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp == "bf16"):
-            return unet(noisy, timesteps, class_labels=send(labels[mine], device)).sample.float()  # type: ignore[no-any-return]
+            return unet(seen, timesteps, class_labels=send(labels[mine], device)).sample.float()  # type: ignore[no-any-return]
 
     predicted = predict(told)
     loss = F.mse_loss(predicted, target)

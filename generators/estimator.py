@@ -51,6 +51,8 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         label_drop: Share of labels replaced by the null class, for guidance.
         objective: "plain", or "cbdm": rare classes take over what frequent ones vary in, see
             `generators.class_balancing`; takes about twice the time and memory.
+        augment: Share of training images that are turned, share that are scaled, and so on; the network is told how,
+            so that made images are not, see `generators.told_augmentation`.
         flip: Whether a mirrored image is still one of its class; photographs usually are.
         guidance: Strength of classifier-free guidance; 1 is none, above 3 diversity suffers.
         steps: Sampling steps.
@@ -88,6 +90,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         "label_exponent": [Interval(Real, 0, 1, closed="both")],
         "label_drop": [Interval(Real, 0, 0.9, closed="both")],
         "objective": [StrOptions({"plain", "cbdm"})],
+        "augment": [Interval(Real, 0, 1, closed="both")],
         "flip": ["boolean"],
         "guidance": [Interval(Real, 1, None, closed="left")],
         "steps": [Interval(Integral, 2, MOST_STEPS, closed="both")],
@@ -114,6 +117,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         label_exponent: float = 1.0,
         label_drop: float = 0.1,
         objective: Objective = "plain",
+        augment: float = 0.0,
         flip: bool = False,
         guidance: float = 2.0,
         steps: int = 20,
@@ -132,6 +136,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         self.label_exponent = label_exponent
         self.label_drop = label_drop
         self.objective = objective
+        self.augment = augment
         self.flip = flip
         self.guidance = guidance
         self.steps = steps
@@ -165,7 +170,12 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         pixels = torch.from_numpy(self._format.to_rgb(stack).copy()).permute(0, 3, 1, 2)
         names = tuple(map(str, self.classes_.tolist()))
         network = NetworkSettings(
-            names, sizes.image_size, sizes.channels, 1 if is_grey(pixels) else 3, layers=sizes.layers
+            names,
+            sizes.image_size,
+            sizes.channels,
+            1 if is_grey(pixels) else 3,
+            layers=sizes.layers,
+            told=self.augment > 0,
         )
         training = TrainingSettings(
             updates=self.updates or sizes.updates,
@@ -175,6 +185,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
             label_exponent=float(self.label_exponent),
             label_drop=float(self.label_drop),
             objective=self.objective,
+            augment=float(self.augment),
             flip=bool(self.flip),
             seed=int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)),
         )

@@ -170,6 +170,7 @@ def plan_class_conditional(
         label_exponent=1.0 if generator.label_exponent is None else generator.label_exponent,
         label_drop=generator.label_drop,
         objective=generator.generator_objective,
+        augment=generator.generator_augment,
         flip=mirrors(config.data),
         amp=config.amp,
         seed=config.seed,
@@ -182,7 +183,11 @@ def plan_class_conditional(
         )
     return ClassConditionalPlan(
         network=NetworkSettings(
-            classes, generator.generator_size or usual.image_size, usual.channels, layers=usual.layers
+            classes,
+            generator.generator_size or usual.image_size,
+            usual.channels,
+            layers=usual.layers,
+            told=generator.generator_augment > 0,
         ),
         training=training,
         steps=generator.steps,

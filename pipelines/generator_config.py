@@ -34,7 +34,7 @@ class GeneratorConfig:
     generator_lr: float | None = None
     """Learning rate of AdamW; by default 1e-3 up to 16 px, else 4e-4; with --mode adapted 1e-4."""
     generator_ema: float = 0.999
-    """Decay of the averaged weights, with warm-up. class-conditional only."""
+    """Decay of the averaged weights, with warm-up; for 100,000 updates and more 0.9999. class-conditional only."""
     label_exponent: float | None = None
     """Classes are drawn in proportion to n_c to this power while the generator trains: 1 as they are, 0 alike; by
     default 1, as rare images that are drawn more are learnt by heart; with --mode adapted 0.5."""
@@ -43,6 +43,9 @@ class GeneratorConfig:
     generator_objective: Literal["plain", "cbdm"] = "plain"
     """cbdm (class balancing): training asks that early in sampling classes look alike, so that rare ones take over what
     frequent ones vary in; takes about twice the time and memory. class-conditional only."""
+    generator_augment: float = 0.0
+    """Share of training images that are turned, share that are scaled, and so on; the network is told how, so that
+    made images are not. Against learning few images by heart; 0.12 in the paper. class-conditional only."""
     head_to_tail: tuple[float, ...] = ()
     """Begin from images of other classes that are noised so far (0 to 1; several take turns) instead of from noise
     alone, for example 0.5 0.6 0.7 0.8. class-conditional only."""

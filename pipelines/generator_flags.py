@@ -12,7 +12,7 @@ from pipelines.config import RebalanceConfig, SynthesizeConfig
 from pipelines.generator_config import GeneratorConfig, ImageFilesConfig, StableDiffusionConfig
 from rebalance.errors import InputError
 
-_OWN_NETWORK = ("generator_channels", "generator_ema", "generator_objective", "head_to_tail")
+_OWN_NETWORK = ("generator_channels", "generator_ema", "generator_objective", "generator_augment", "head_to_tail")
 _TRAINING = ("generator_updates", "generator_batch_size", "generator_lr", "label_exponent", "label_drop")
 _FROM_IMAGES = ("strength", "min_sources", "max_sources")
 _ADAPTER = ("lora_rank", "lora_layers", "class_tokens", "token_lr", "min_snr", "gradient_checkpointing")
@@ -79,6 +79,7 @@ def _ranges(generator: GeneratorConfig, files: ImageFilesConfig) -> dict[str, tu
         "--label-exponent": (_given(generator.label_exponent, 1), 0, 1),
         "--label-drop": (generator.label_drop, 0, 0.9),
         "--generator-ema": (generator.generator_ema, 0, 0.99999),
+        "--generator-augment": (generator.generator_augment, 0, 1),
         "--generator-updates": (_given(generator.generator_updates, 1), 1, 10**8),
         "--generator-batch-size": (_given(generator.generator_batch_size, 1), 1, 10**6),
         "--generator-lr": (_given(generator.generator_lr, 1e-4), 1e-9, 10),

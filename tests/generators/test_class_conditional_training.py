@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,10 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("objective", ["plain", "cbdm"])
+@pytest.mark.parametrize("changes", [{}, {"objective": "cbdm"}, {"augment": 0.5}])
 @pytest.mark.parametrize("batch_size", [4, 5])
-def test_shares_of_a_batch_add_up_to_the_gradient_of_all(batch_size: int, objective: str) -> None:
-    network = NetworkSettings(NETWORK.classes, 8, (8, 16), layers=1, dropout=0.0)
+def test_shares_of_a_batch_add_up_to_the_gradient_of_all(batch_size: int, changes: dict[str, Any]) -> None:
+    network = replace(NETWORK, dropout=0.0, told="augment" in changes)
 
     def gradient(share: tuple[int, int]) -> Tensor:
         unets: list[nn.Module] = []
@@ -50,7 +51,7 @@ def test_shares_of_a_batch_add_up_to_the_gradient_of_all(batch_size: int, object
             loss.backward()
             gradients.append(torch.cat([p.grad.flatten() for p in unets[0].parameters() if p.grad is not None]))
 
-        settings = training(updates=1, batch_size=batch_size, objective=objective)
+        settings = training(updates=1, batch_size=batch_size, **changes)
         train_class_conditional(*data(), network, settings, wrap=remember, backward=backward, share=share)
         return gradients[0]
 
@@ -62,10 +63,14 @@ class StoppedError(Exception):
     pass
 
 
-@pytest.mark.parametrize(("stop", "objective"), [(2, "plain"), (3, "plain"), (5, "plain"), (6, "plain"), (5, "cbdm")])
-def test_a_resumed_training_ends_bit_for_bit_like_an_undisturbed_one(tmp_path: Path, stop: int, objective: str) -> None:
-    settings = training(objective=objective)
-    undisturbed = train_class_conditional(*data(), NETWORK, settings)
+@pytest.mark.parametrize(
+    ("stop", "changes"), [(2, {}), (3, {}), (5, {}), (6, {}), (5, {"objective": "cbdm"}), (5, {"augment": 0.5})]
+)
+def test_a_resumed_training_ends_bit_for_bit_like_an_undisturbed_one(
+    tmp_path: Path, stop: int, changes: dict[str, Any]
+) -> None:
+    network, settings = replace(NETWORK, told="augment" in changes), training(**changes)
+    undisturbed = train_class_conditional(*data(), network, settings)
     done: list[int] = []
 
     def interrupt(n: int, loss: float) -> None:
@@ -74,11 +79,11 @@ def test_a_resumed_training_ends_bit_for_bit_like_an_undisturbed_one(tmp_path: P
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        train_class_conditional(*data(), NETWORK, settings, checkpoints=tmp_path, progress=interrupt)
+        train_class_conditional(*data(), network, settings, checkpoints=tmp_path, progress=interrupt)
     torch.manual_seed(99)
     done.clear()
     resumed = train_class_conditional(
-        *data(), NETWORK, settings, checkpoints=tmp_path, progress=lambda n, loss: done.append(n)
+        *data(), network, settings, checkpoints=tmp_path, progress=lambda n, loss: done.append(n)
     )
     assert same(resumed, undisturbed)
     assert sum(done) == 6

@@ -13,6 +13,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
 from generators import ClassConditionalDiffusion, estimator
+from generators.class_conditional import NetworkSettings
 from generators.class_conditional_training import TrainingSettings
 from rebalance.errors import InputError
 from rebalance.resampling import FillSampler
@@ -69,21 +70,21 @@ def test_it_learns_what_the_classes_look_like() -> None:
     assert made[8:].mean() < 90
 
 
-def test_mirroring_draws_and_objective_are_plain_unless_told(
+def test_mirroring_draws_objective_and_augmentation_are_plain_unless_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found: list[TrainingSettings] = []
+    found: list[tuple[TrainingSettings, bool]] = []
 
-    def stop(images: object, labels: object, network: object, settings: TrainingSettings, **_: object) -> None:
-        found.append(settings)
+    def stop(_: object, labels: object, network: NetworkSettings, settings: TrainingSettings, **__: object) -> None:
+        found.append((settings, network.told))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(estimator, "train_class_conditional", stop)
-    for options in ({}, {"flip": True, "label_exponent": 0.5, "objective": "cbdm"}):
+    for options in ({}, {"flip": True, "label_exponent": 0.5, "objective": "cbdm", "augment": 0.5}):
         with pytest.raises(KeyboardInterrupt):
             ClassConditionalDiffusion(**TINY, **options).fit(stack(8, 8), LABELS)
-    asked = [(settings.flip, settings.label_exponent, settings.objective) for settings in found]
-    assert asked == [(False, 1.0, "plain"), (True, 0.5, "cbdm")]
+    asked = [(it.flip, it.label_exponent, it.objective, it.augment, told) for it, told in found]
+    assert asked == [(False, 1.0, "plain", 0.0, False), (True, 0.5, "cbdm", 0.5, True)]
 
 
 def test_samples_are_a_function_of_labels_and_seed(fitted: ClassConditionalDiffusion) -> None:

@@ -87,6 +87,13 @@ def test_the_objective_is_trained_and_its_time_estimated(
     assert [(settings.objective, settings.updates, settings.batch_size) for settings in timed] == [(objective, 6, 2)]
 
 
+@pytest.mark.parametrize("augment", [0.0, 0.12])
+def test_the_network_is_told_of_augmentation_where_there_is_some(augment: float) -> None:
+    settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=GeneratorConfig(generator_augment=augment))
+    plan = plan_class_conditional(settings, ("0", "1"), 16, torch.device("cpu"))
+    assert (plan.training.augment, plan.network.told) == (augment, augment > 0)
+
+
 def test_an_image_that_begins_from_another_takes_as_much_less_time(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count()
     monkeypatch.setattr(class_conditional_plan.ClassConditionalPlan, "_now", lambda _: next(ticks))

@@ -47,6 +47,7 @@ def test_dry_run_says_what_it_costs_and_writes_nothing(
         ("text", {"generator_ema": 0.9}, "no --generator-ema with --generator stable-diffusion"),
         ("image", {"head_to_tail": (0.5,)}, "no --head-to-tail with --generator stable-diffusion"),
         ("adapted", {"generator_objective": "cbdm"}, "no --generator-objective with --generator stable-diffusion"),
+        ("text", {"generator_augment": 0.1}, "no --generator-augment with --generator stable-diffusion"),
         ("text", {"generator": "class-conditional"}, "no --checkpoint with --generator class-cond"),
         ("text", {"negative_prompt": "x", "guidance": 1.0}, "--guidance above 1 with --negative-prompt"),
         ("text", {"shard_images": 5}, "no --shard-images with an image folder"),
