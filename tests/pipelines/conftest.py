@@ -40,6 +40,25 @@ MODES = ("text", "image", "adapted")
 
 
 @pytest.fixture(scope="session")
+def tiny_synthesis(photos: Path) -> Config:
+    """Settings of a synthesis of `photos` in seconds: 6, 9 and 12 images of its rarer classes."""
+
+    def configure(out: Path, **changes: Any) -> SynthesizeConfig:
+        settings: dict[str, Any] = {
+            "data": DataConfig(data=str(photos)),
+            "budget": BudgetConfig(budget="explicit", count=("two words=6", "f.o.u.r=9", "tail=12")),
+            "generator": GeneratorConfig(
+                generator_updates=6, generator_batch_size=8, generator_channels=(8, 16), steps=2, sampling_batch=8
+            ),
+            "filter": FilterConfig(feature_updates=6, skip_gate=("distance",)),
+            "device": "cpu",
+        }
+        return SynthesizeConfig(out=out, **{**settings, **changes})
+
+    return configure
+
+
+@pytest.fixture(scope="session")
 def digit_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class folders of real digits, 16 px: 30 zeros, 8 fours, 2 sevens; not to be changed."""
     root, table = tmp_path_factory.mktemp("digits"), read_digits().train

@@ -46,11 +46,10 @@ def run(tmp_path: Path) -> Path:
 
 def refused(path: Path, message: str, config: Any = CONFIG, command: str = "train", **options: bool) -> str:
     """The error, and that nothing in the folder was touched by it."""
-    before = content(path) if path.is_dir() else None
+    before = content(path)
     with pytest.raises(InputError, match=message) as caught:
         RunFolder(path, command, config, **options)
-    if before is not None:
-        assert content(path) == before
+    assert content(path) == before
     return str(caught.value)
 
 

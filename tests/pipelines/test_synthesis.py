@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,40 +15,25 @@ from PIL import Image
 
 from generators.manifest import read_manifest
 from pipelines import (
-    BudgetConfig,
     DataConfig,
-    FilterConfig,
-    GeneratorConfig,
     SynthesizeConfig,
     TrainConfig,
     candidates,
-    synthesis,
     synthesize,
 )
 from pipelines.synthetic_images import open_synthetic
 from rebalance.data.table import content_hash
 from rebalance.errors import InputError
 
+Config = Callable[..., SynthesizeConfig]
 WANTED = {"круг": 0, "two words": 6, "f.o.u.r": 9, "tail": 12}
 
 
-def config(photos: Path, out: Path, **changes: Any) -> SynthesizeConfig:
-    settings: dict[str, Any] = {
-        "budget": BudgetConfig(budget="explicit", count=tuple(f"{name}={n}" for name, n in WANTED.items() if n)),
-        "generator": GeneratorConfig(
-            generator_updates=6, generator_batch_size=8, generator_channels=(8, 16), steps=2, sampling_batch=8
-        ),
-        "filter": FilterConfig(feature_updates=6, skip_gate=("distance",)),
-        "device": "cpu",
-    }
-    return SynthesizeConfig(data=DataConfig(data=str(photos)), out=out, **{**settings, **changes})
-
-
 @pytest.fixture(scope="module")
-def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tiny_synthesis: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished synthesis; not to be changed."""
     out = tmp_path_factory.mktemp("synthesis") / "out"
-    assert synthesize(config(photos, out)) is not None
+    assert synthesize(tiny_synthesis(out)) is not None
     return out
 
 
@@ -105,7 +90,7 @@ class StopError(Exception):
 
 
 def test_interrupted_synthesis_ends_with_the_same_files(
-    photos: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_synthesis: Config, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     write = candidates._write
@@ -121,7 +106,7 @@ def test_interrupted_synthesis_ends_with_the_same_files(
     monkeypatch.setattr(candidates, "_write", write_or_stop)
     for _ in range(20):
         try:
-            synthesize(config(photos, out))
+            synthesize(tiny_synthesis(out))
         except StopError:
             continue
         break
@@ -129,9 +114,11 @@ def test_interrupted_synthesis_ends_with_the_same_files(
     assert tree(out) == tree(finished)
 
 
-def test_candidates_begin_from_images_of_other_classes_after_an_interruption_too(photos: Path, tmp_path: Path) -> None:
-    small = config(photos, tmp_path / "whole").generator
-    settings = config(photos, tmp_path / "whole", generator=replace(small, head_to_tail=(0.5, 1.0)))
+def test_candidates_begin_from_images_of_other_classes_after_an_interruption_too(
+    photos: Path, tiny_synthesis: Config, tmp_path: Path
+) -> None:
+    small = tiny_synthesis(tmp_path / "whole").generator
+    settings = tiny_synthesis(tmp_path / "whole", generator=replace(small, head_to_tail=(0.5, 1.0)))
     assert synthesize(settings) is not None
     rows = read_manifest(tmp_path / "whole")
     classes = {content_hash(str(file)).hex(): file.parent.name for file in (photos / "train").rglob("*.jpg")}
@@ -150,140 +137,23 @@ def test_candidates_begin_from_images_of_other_classes_after_an_interruption_too
     [((0.5, 1.5), r"--head-to-tail from 0\.01 to 1; got 1\.5"), ((0.4,), r"of at least 1; got 2 × 0\.4")],
 )
 def test_strengths_that_cannot_work_are_refused(
-    photos: Path, tmp_path: Path, strengths: tuple[float, ...], words: str
+    tiny_synthesis: Config, tmp_path: Path, strengths: tuple[float, ...], words: str
 ) -> None:
-    small = config(photos, tmp_path / "out").generator
+    small = tiny_synthesis(tmp_path / "out").generator
     with pytest.raises(InputError, match=words):
-        synthesize(config(photos, tmp_path / "out", generator=replace(small, head_to_tail=strengths)))
+        synthesize(tiny_synthesis(tmp_path / "out", generator=replace(small, head_to_tail=strengths)))
     assert not (tmp_path / "out").exists()
 
 
-def test_finished_synthesis_is_not_repeated(photos: Path, finished: Path) -> None:
+def test_finished_synthesis_is_not_repeated(tiny_synthesis: Config, finished: Path) -> None:
     before = tree(finished)
-    synthesize(config(photos, finished))
+    synthesize(tiny_synthesis(finished))
     assert tree(finished) == before
 
 
-def test_changed_settings_are_refused(photos: Path, finished: Path) -> None:
+def test_changed_settings_are_refused(tiny_synthesis: Config, finished: Path) -> None:
     with pytest.raises(InputError, match=r"generator\.guidance: 2\.0 → 1\.5[^$]*or choose another --out$"):
-        synthesize(
-            config(
-                photos,
-                finished,
-                generator=GeneratorConfig(
-                    generator_updates=6,
-                    generator_batch_size=8,
-                    generator_channels=(8, 16),
-                    steps=2,
-                    sampling_batch=8,
-                    guidance=1.5,
-                ),
-            )
-        )
-
-
-def test_dry_run_writes_nothing(photos: Path, tmp_path: Path) -> None:
-    assert synthesize(config(photos, tmp_path / "out", dry_run=True)) is None
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_plan_that_takes_too_long_is_refused_before_work(photos: Path, tmp_path: Path) -> None:
-    slow = GeneratorConfig(generator_updates=10**7, generator_channels=(8, 16), generator_batch_size=8)
-    with pytest.raises(InputError, match="--max-minutes"):
-        synthesize(config(photos, tmp_path / "out", generator=slow))
-    assert not (tmp_path / "out").exists()
-
-
-def stop(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def test_the_classifier_of_the_gates_counts_where_it_is_trained(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    timed: list[TrainConfig] = []
-
-    def minutes(training: TrainConfig, *_: object) -> float:
-        timed.append(training)
-        return 90.0
-
-    monkeypatch.setattr(synthesis, "training_minutes", minutes)
-    settings = config(photos, tmp_path / "out", max_minutes=60)
-    message = "about 90.0 minutes: 90.0 minutes to train the gates' classifier, .* --features"
-    with pytest.raises(InputError, match=message):
-        synthesize(settings)
-    assert not (tmp_path / "out").exists()
-    assert [(one.objective.method, one.optimization.updates) for one in timed] == [
-        ("balanced_softmax", settings.filter.feature_updates)
-    ]
-    with caplog.at_level(logging.INFO):
-        synthesize(replace(settings, dry_run=True))
-    assert "classifier of the gates: about 90.0 minutes; generator" in caplog.text
-    assert "without --dry-run this is refused" in caplog.text
-    given = replace(settings, filter=replace(settings.filter, features=tmp_path / "run"), dry_run=True)
-    caplog.clear()
-    with caplog.at_level(logging.INFO):
-        synthesize(given)
-    assert len(timed) == 2
-    assert "classifier of the gates" not in caplog.text
-
-
-def test_a_synthesis_goes_on_on_the_kind_of_device_that_it_was_begun_on(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = config(photos, tmp_path / "out")
-    with monkeypatch.context() as patch:
-        patch.setattr(synthesis, "_write_images", stop)
-        with pytest.raises(KeyboardInterrupt):
-            synthesize(settings)
-    claimed = tmp_path / "out" / "classes.json"
-    begun = json.loads(claimed.read_text())
-    claimed.write_text(json.dumps({**begun, "device": "cuda"}))
-    with pytest.raises(InputError, match="was begun on, cuda, which its images depend on; got cpu; go on there"):
-        synthesize(settings)
-    claimed.write_text(json.dumps({name: value for name, value in begun.items() if name != "device"}))  # as before
-    assert synthesize(settings) is not None
-    claimed.write_text(json.dumps({**begun, "device": "cuda"}))
-    assert synthesize(settings) is not None, "what is finished may be read anywhere"
-
-
-def test_an_image_that_cannot_be_read_counts_in_no_plan(photos: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(photos, copy)
-    (copy / "train" / "tail" / "0.jpg").write_bytes(b"no image")
-    budget = BudgetConfig(budget="ratio:1", max_per_class=3)
-    settings = config(copy, tmp_path / "out", budget=budget)
-    with pytest.raises(InputError, match="1 of 66 that cannot be read"):
-        synthesize(settings)
-    assert not (tmp_path / "out").exists()
-    result = synthesize(replace(settings, data=replace(settings.data, skip_corrupt=True)))
-    assert result is not None
-    planned = {entry["class"]: (entry["real"], entry["wanted"]) for entry in result.summary["classes"]}
-    assert planned == {"круг": (40, 0), "two words": (16, 3), "f.o.u.r": (7, 3), "tail": (2, 2)}
-
-
-def test_too_little_disk_is_refused_before_work(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**6))
-    with pytest.raises(InputError, match="MB of free disk"):
-        synthesize(config(photos, tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("budget", "words"),
-    [
-        (BudgetConfig(budget="fill-to-heaven"), "did you mean 'fill-to-head'"),
-        (BudgetConfig(budget="explicit", count=("tial=3",)), "did you mean 'tail'"),
-        (BudgetConfig(budget="explicit", count=("tail=many",)), "a whole number"),
-        (BudgetConfig(count=("tail=3",)), "--budget explicit"),
-        (BudgetConfig(budget="ratio:0.001"), "at least one image"),
-    ],
-)
-def test_bad_budgets_are_refused(photos: Path, tmp_path: Path, budget: BudgetConfig, words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        synthesize(config(photos, tmp_path / "out", budget=budget))
-    assert not (tmp_path / "out").exists()
+        synthesize(tiny_synthesis(finished, generator=replace(tiny_synthesis(finished).generator, guidance=1.5)))
 
 
 def test_training_takes_kept_unfiltered_or_replayed_images_in_equal_number(photos: Path, finished: Path) -> None:
@@ -323,7 +193,7 @@ def test_tampered_images_are_refused_by_training(photos: Path, finished: Path, t
 @pytest.mark.slow
 def test_generated_digits_are_named_as_their_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At least 95 % of the kept images, and 80 % in every class of five or more, by a classifier of all digits."""
-    from pipelines import ObjectiveConfig, OptimizationConfig, PlaceConfig, TrainConfig, load_model, train
+    from pipelines import ObjectiveConfig, OptimizationConfig, PlaceConfig, load_model, train
 
     monkeypatch.chdir(tmp_path)
     judge = train(
