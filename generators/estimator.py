@@ -94,7 +94,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         "flip": ["boolean"],
         "guidance": [Interval(Real, 1, None, closed="left")],
         "steps": [Interval(Integral, 2, MOST_STEPS, closed="both")],
-        "head_to_tail": [tuple, list, None],
+        "head_to_tail": ["array-like", None],
         "sampling_batch": [Interval(Integral, 1, None, closed="left")],
         "device": [str],
         "verbose": ["verbose"],
@@ -159,7 +159,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         """
         if hasattr(images, "iloc"):
             raise InputError("images as an array", "a frame", "read the images: np.stack([…])")
-        self._check_strengths()
+        self._strengths()
         stack, labels = validate_data(self, images, labels, dtype="numeric", allow_nd=True)
         self._format = StackFormat.of(stack, self.image_shape)
         self.classes_, codes = np.unique(labels, return_inverse=True)
@@ -191,7 +191,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         )
         squares = resize_images(pixels, network.image_size)
         self._lenders = None
-        if self.head_to_tail:
+        if self._strengths():
             self._lenders = ImageTable(squares.permute(0, 2, 3, 1).numpy(), codes.astype(np.int64), names)
         with tqdm(total=training.updates, disable=not self.verbose, unit=" updates") as bar, kept_random_state(device):
 
@@ -219,7 +219,7 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
             Images of the shape and the dtype of those in `fit`, M of them.
         """
         check_is_fitted(self)
-        self._check_strengths()
+        self._strengths()
         wanted = np.asarray(labels)
         unknown = np.setdiff1d(wanted, self.classes_)
         if unknown.size:
@@ -234,34 +234,37 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         size = self.generator_.settings.image_size
         images = torch.zeros((len(jobs), 3, size, size))
         self.generator_.to(pick_device(self.device))
-        for batch in self._batches(jobs):
-            images[[rows[job.id] for job in batch]] = self.generator_.generate(batch)
-        self.generator_.to("cpu").sources.clear()
+        try:
+            for batch in self._batches(jobs):
+                images[[rows[job.id] for job in batch]] = self.generator_.generate(batch)
+        finally:
+            self.generator_.to("cpu").sources.clear()
         if not torch.isfinite(images).all():
             raise RunError("the generator made images with pixels that are no numbers; fit it with a lower lr")
         height, width = self._format.image_shape[:2]
         return self._format.from_unit(resize_images(images, (height, width)).permute(0, 2, 3, 1).numpy())
 
-    def _check_strengths(self) -> None:
-        for strength in self.head_to_tail or ():
-            if not 0 < strength <= 1 or steps_of(self.steps, strength) < 1:
+    def _strengths(self) -> tuple[float, ...]:
+        """The checked `head_to_tail`."""
+        given: Sequence[Any] = () if self.head_to_tail is None else self.head_to_tail
+        for strength in given:
+            if isinstance(strength, str) or not 0 < strength <= 1 or steps_of(self.steps, strength) < 1:
                 raise InputError(
                     f"head_to_tail strengths of at most 1 that leave one of {self.steps} steps",
-                    str(strength),
+                    repr(strength),
                     "use for example (0.5, 0.6, 0.7, 0.8)",
                 )
+        return tuple(map(float, given))
 
     def _plan(self, counts: IntArray, seed: int) -> list[list[Job]]:
         """Jobs for so many images of each class; the generator has their sources at hand."""
         names = self.generator_.settings.classes
         settings = {"steps": self.steps, "guidance": float(self.guidance)}
-        if not self.head_to_tail:
+        strengths = self._strengths()
+        if not strengths:
             return plan_jobs("", names, counts, reserve=0, seed=seed, settings=settings)
         if self._lenders is None:
-            raise InputError(
-                "head_to_tail before fit, which keeps the images", f"{self.head_to_tail} after", "fit again"
-            )
-        strengths = tuple(map(float, self.head_to_tail))
+            raise InputError("head_to_tail before fit, which keeps the images", f"{strengths} after", "fit again")
         plan, sources = head_to_tail_jobs("", self._lenders, counts, strengths, reserve=0, seed=seed, settings=settings)
         self.generator_.sources.update(sources)
         return plan

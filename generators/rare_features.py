@@ -180,7 +180,10 @@ class RareFeatureGenerator(nn.Module):
         return RareFeatures(maps, targets[source], source, {"cesc": cesc, "mv": mv})
 
     def idle_parameters(self, active: bool) -> Iterator[nn.Parameter]:
-        """Those of the network that learns in the other phase; give them no step, which would decay them."""
+        """Those of the network that learns in the other phase; give them no step, which would decay them.
+
+        A phase is the same on all processes. A batch is not: what one without a pair leaves idle gets zeros.
+        """
         return (self.contrast if active else self.transform).parameters()
 
     def _pairs(self, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -68,7 +68,7 @@ def images_to_add(
     elif kind == "ratio":
         wanted = np.minimum(_number(rule, argument, 0, np.inf) * n, gap)
     elif kind == "fixed":
-        wanted = np.minimum(_number(rule, argument, 0, np.inf), gap)
+        wanted = np.minimum(_whole(rule, argument), gap)
     elif kind == "effective":
         wanted = np.minimum(_effective(n, _number(rule, argument, 0, 1), kappa, cb_beta), gap)
     elif rule == "explicit":
@@ -116,6 +116,12 @@ def _scale_down(budget: IntArray, max_images: int) -> IntArray:
     order = np.argsort(kept - exact, kind="stable")
     kept[order[: max_images - int(kept.sum())]] += 1
     return kept
+
+
+def _whole(rule: str, text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise InputError("a whole number >= 1 after the colon", repr(rule), "write for example fixed:500")
+    return int(text)
 
 
 def _number(rule: str, text: str, low: float, high: float) -> float:

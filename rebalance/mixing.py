@@ -121,6 +121,8 @@ def remix(
     """
     if not kappa > 0:
         raise InputError("kappa > 0", repr(kappa), "use the paper's 3")
+    if not 0 <= tau <= 1:
+        raise InputError("tau in [0, 1]", repr(tau), "use the paper's 0.5")
     mixed, (partner_targets, lams) = mixup(images, targets, lam, permutation)
     own, other = _counts_of(counts, targets), _counts_of(counts, partner_targets)
     to_partner = (own >= kappa * other) & (lams < tau)
@@ -203,6 +205,8 @@ def _lambda_of(lam: float | Tensor, images: Tensor) -> Tensor:
         if not 0 <= lam <= 1:
             raise InputError("lambda in [0, 1]", repr(lam), "draw it with sample_lambda")
         return torch.full((len(images),), lam, dtype=dtype, device=images.device)
+    if lam.device.type == "cpu" and not bool(((lam >= 0) & (lam <= 1)).all()):  # elsewhere it would be waited for
+        raise InputError("lambda in [0, 1]", repr(lam.tolist()), "draw it with sample_lambda")
     return send(lam, images.device).to(dtype).expand(len(images)).clone()
 
 

@@ -43,10 +43,10 @@ class Regions(NamedTuple):
 class RegionBranch(nn.Module):
     """Region logits of a batch; the loss is `rebalance.losses.RegionRebalanceLoss`.
 
-    Regions are means over the batch of one process, as in the original. Means and classifier are computed in float32
-    at least, outside autocast. All parameters get gradients from every batch, zeros from one without a labelled pixel.
-    On several processes keep branch and network in one module, which DDP wraps: frozen, the branch has nothing to
-    learn, and DDP refuses it alone.
+    Regions are means over the batch of one process, as in the original. Outside autocast, means are computed in float32
+    at least, the classifier in the type of its parameters. Where it is trained, all parameters get gradients from every
+    batch, zeros from one without a labelled pixel. On several processes keep branch and network in one module, which
+    DDP wraps: frozen, the branch has nothing to learn, and DDP refuses it alone.
 
     Parameters are named as in the original: its state dict's `reduce.*`, `gain.*` and `img_cls.*`, without the prefix
     `decode_head.`, can be loaded.
@@ -59,11 +59,12 @@ class RegionBranch(nn.Module):
         dropout: Of the hidden layer; the original takes its decode head's.
         scale: Factor of the logits.
         frozen: True as in the released code: convolution, norm and classifier stay as they were drawn, and the branch
-            teaches the network through a random projection. False trains them, as the paper describes it.
-        ignore_index: Label of the pixels that are of no class.
+            teaches the network through a random projection. False trains them, as the paper describes it. A
+            `requires_grad_(True)` of a module around it thaws it.
+        ignore_index: Label of the pixels that are of no class; none of 0 … C - 1.
 
     Raises:
-        InputError: A size below 1, a dropout outside [0, 1), or a scale that is not positive.
+        InputError: A size below 1, a dropout outside [0, 1), a scale that is not positive, or a class that is ignored.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class RegionBranch(nn.Module):
             raise InputError("a dropout in [0, 1)", repr(dropout), "use 0 for none")
         if not 0.0 < scale < float("inf"):
             raise InputError("a scale > 0", repr(scale), "1 is the original's default")
+        _check_ignored(ignore_index, n_classes)
         self.reduce = nn.Sequential(nn.Conv2d(channels, width, kernel_size=1, bias=False), nn.BatchNorm2d(width))
         self.gain = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(inplace=True))
         self.img_cls = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden, n_classes))
@@ -115,7 +117,7 @@ def region_means(maps: Tensor, labels: Tensor, n_classes: int, *, ignore_index: 
         maps: (B, D, h, w).
         labels: (B, H, W) or (B, 1, H, W) class ids of any integer type.
         n_classes: C.
-        ignore_index: Label of the pixels that count nowhere.
+        ignore_index: Label of the pixels that count nowhere; none of 0 … C - 1.
 
     Returns:
         Means (C, D) in float32 or wider, 0 for a class without a pixel, and pixels of each class (C,), int64.
@@ -154,6 +156,7 @@ def _neighbours(n: int, n_resized: int, device: torch.device, dtype: torch.dtype
 
 def _checked(maps: Tensor, labels: Tensor, n_classes: int, ignore_index: int) -> Tensor:
     """`labels` as int64 (B, H, W)."""
+    _check_ignored(ignore_index, n_classes)
     if maps.ndim != 4:
         raise InputError("maps (B, D, h, w)", str(tuple(maps.shape)), "pass what the pixel classifier takes")
     fits = labels.ndim == 3 or (labels.ndim == 4 and labels.shape[1] == 1)
@@ -177,24 +180,37 @@ def _checked(maps: Tensor, labels: Tensor, n_classes: int, ignore_index: int) ->
     return labels
 
 
+def _check_ignored(ignore_index: int, n_classes: int) -> None:
+    if 0 <= ignore_index < n_classes:
+        raise InputError(
+            f"an ignore_index that is none of the classes 0 to {n_classes - 1}",
+            repr(ignore_index),
+            "use -1",
+        )
+
+
 def images_with_class(label_maps: Iterable[npt.ArrayLike], n_classes: int, *, ignore_index: int = 255) -> IntArray:
     """Number of label maps that have a pixel of each class, (C,): the counts of `RegionRebalanceLoss`.
 
     Args:
         label_maps: Class ids of each image, read one after the other; sizes may differ.
         n_classes: C.
-        ignore_index: Label of the pixels that are of no class.
+        ignore_index: Label of the pixels that are of no class; none of 0 … C - 1.
 
     Raises:
-        InputError: A label that is no class.
+        InputError: A label that is no class, a class that is ignored, or rows of pixels in place of maps.
 
     Examples:
         >>> images_with_class([[[0, 0], [1, 255]], [[0, 0], [0, 0]]], 3)
         array([2, 1, 0])
     """
+    _check_ignored(ignore_index, n_classes)
     counts = np.zeros(n_classes, dtype=np.int64)
     for i, label_map in enumerate(label_maps):
-        ids = np.unique(np.asarray(label_map))
+        pixels = np.asarray(label_map)
+        if pixels.ndim < 2:
+            raise InputError("label maps (H, W)", f"shape {pixels.shape}", "put a single map into a list")
+        ids = np.unique(pixels)
         ids = ids[ids != ignore_index]
         wrong = ids if ids.dtype.kind not in "iu" else ids[(ids < 0) | (ids >= n_classes)]
         if wrong.size:

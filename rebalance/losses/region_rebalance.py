@@ -43,7 +43,8 @@ def region_rebalance_loss(
     Args:
         logits: (R, C), of regions.
         targets: Their classes, (R,).
-        adjustments: a_c, (C,), `logit_adjustments` of the number of images that have each class.
+        adjustments: a_c, (C,), `logit_adjustments` of the number of images that have each class; finite, unless
+            label_smoothing is 0.
         present: Rows that count, (R,) bool; the others cost nothing and are in no mean. None for all. Where no row
             counts, the loss is 0 and so are its gradients.
         label_smoothing: s; 0.5 on ADE20K. 0 is cross entropy.

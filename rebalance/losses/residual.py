@@ -92,7 +92,7 @@ def residual_loss(
         reduction: "mean", "sum" or "none".
 
     Raises:
-        ValueError: Shapes that do not fit.
+        ValueError: Shapes that do not fit, or numbers out of range.
     """
     if logits.ndim != 3 or groups.shape != logits.shape[1:] or groups.dtype != torch.bool:
         raise ValueError(
@@ -100,7 +100,7 @@ def residual_loss(
             f"got {tuple(logits.shape)} and {groups.dtype} {tuple(groups.shape)}; stack the branches on dimension 1"
         )
     check_targets(targets, len(logits))
-    check_share(alpha, "alpha")
+    _check_options(alpha, eps, fused_eps, label_smoothing)
     branch = residual_branch_loss(logits, targets, groups, eps=eps, label_smoothing=label_smoothing)
     fused = residual_fused_loss(logits, targets, eps=fused_eps, label_smoothing=label_smoothing)
     return reduce_losses(alpha * branch + (1 - alpha) * fused, reduction)
@@ -114,6 +114,13 @@ def _cross_entropy(logits: Tensor, targets: Tensor, eps: float, label_smoothing:
         return -hit
     missed = (log_p.sum(-1) - hit) / (logits.shape[-1] - 1)
     return -(1 - label_smoothing) * hit - label_smoothing * missed
+
+
+def _check_options(alpha: float, eps: float, fused_eps: float, label_smoothing: float) -> None:
+    check_share(alpha, "alpha")
+    check_share(label_smoothing, "label_smoothing")
+    check_not_negative(eps, "eps", "0 is cross entropy")
+    check_not_negative(fused_eps, "fused_eps", "0 is cross entropy")
 
 
 @final
@@ -140,10 +147,7 @@ class ResidualLoss(nn.Module):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        check_share(alpha, "alpha")
-        check_share(label_smoothing, "label_smoothing")
-        check_not_negative(eps, "eps", "0 is cross entropy")
-        check_not_negative(fused_eps, "fused_eps", "0 is cross entropy")
+        _check_options(alpha, eps, fused_eps, label_smoothing)
         self.register_buffer("groups", groups, persistent=False)
         self.alpha = alpha
         self.eps = eps

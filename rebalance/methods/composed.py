@@ -267,6 +267,12 @@ def _check_parts(
             )
         if not term.share > 0:
             raise InputError("shares > 0", f"{term.share:g} for {term.name}", "leave the loss out")
+    if generation is not None and not hasattr(generation.generator, "idle_parameters"):
+        raise InputError(
+            "a feature generator with idle_parameters",
+            type(generation.generator).__name__,
+            "name the parameters that each phase gives no step; return () for none",
+        )
     if generation is not None and mix is not None:
         raise InputError(
             "images of one class each for the rare-feature generator",

@@ -130,12 +130,16 @@ def test_lenders_may_have_any_shape_and_are_kept_by_fit_alone() -> None:
     flat = borrowing(image_shape=(8, 8))
     rows, _ = FillSampler(generator=flat, random_state=0).fit_resample(stack(64), LABELS)
     assert rows.shape == (40, 64)
+    array = borrowing(head_to_tail=np.array([0.05, 1.0])).fit(stack(8, 8), LABELS)
+    np.testing.assert_array_equal(
+        array.sample(["dark"], random_state=0), borrowing().fit(stack(8, 8), LABELS).sample(["dark"], random_state=0)
+    )
     plain = ClassConditionalDiffusion(**TINY).fit(stack(8, 8), LABELS)
     with pytest.raises(InputError, match=r"head_to_tail before fit, which keeps the images; got \(0.5,\) after"):
         plain.set_params(head_to_tail=(0.5,)).sample(["dark"])
     with pytest.raises(InputError, match="images of other classes to begin from; got bright alone"):
         borrowing().fit(stack(8, 8)[:5], LABELS[:5]).sample(["bright"])
-    for strengths in ((0.5, 0.0), (1.5,), [0.04]):
+    for strengths in ((0.5, 0.0), (1.5,), [0.04], np.array([2.0]), ["a"]):
         with pytest.raises(InputError, match="strengths of at most 1 that leave one of 20 steps; got"):
             borrowing(head_to_tail=strengths).fit(stack(8, 8), LABELS)
 
@@ -149,6 +153,19 @@ def test_batches_are_few_and_no_larger_than_told(monkeypatch: pytest.MonkeyPatch
     )
     assert len(generator.sample(["dark"] * 11)) == 11
     assert sizes == [3, 3, 3, 3]
+
+
+def test_a_failure_leaves_no_images_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = borrowing().fit(stack(8, 8), LABELS)
+
+    def fail(*_: object) -> None:
+        assert generator.generator_.sources
+        raise MemoryError
+
+    monkeypatch.setattr(generator.generator_, "generate", fail)
+    with pytest.raises(MemoryError):
+        generator.sample(["dark"], random_state=0)
+    assert generator.generator_.sources == {}
 
 
 def test_the_global_random_state_is_left_alone() -> None:

@@ -23,8 +23,8 @@ Plan = Callable[..., list[Job]]
     ("options", "message"),
     [
         ({"scheduler": "dpmsolver"}, r"did you mean 'dpmsolver\+\+'"),
-        ({"steps": 0}, "1 to 500 steps"),
-        ({"steps": 501}, "1 to 500 steps"),
+        ({"steps": 0}, "1 to 999 steps"),
+        ({"steps": 1000}, "1 to 999 steps"),
         ({"steps": 51, "scheduler": "lcm"}, "1 to 50 steps of lcm"),
         ({"guidance": -1.0}, "guidance from 0 to 30"),
         ({"strength": 0.0}, "strength above 0"),

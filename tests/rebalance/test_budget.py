@@ -46,6 +46,12 @@ def test_rules(rule: str, expected: list[int]) -> None:
     assert (budget.tolist(), budget.dtype) == (expected, np.int64)
 
 
+@pytest.mark.parametrize("number", ["0", "2.5", "0.4", "-3", "inf", "nan", ""])
+def test_a_fixed_number_of_images_is_whole(number: str) -> None:
+    with pytest.raises(InputError, match=f"a whole number >= 1 .*; got 'fixed:{number}'; write for example fixed:500"):
+        images_to_add(COUNTS, f"fixed:{number}")
+
+
 @pytest.mark.parametrize("rho", [0.3, 0.7, 0.95])
 @pytest.mark.parametrize("kappa", [1.0, 0.5])
 @pytest.mark.parametrize("beta", [0.9, 0.99])
@@ -87,7 +93,6 @@ def test_a_bound_on_the_sum_scales_every_class_alike(counts: list[int], max_imag
     [
         ("fill-to-tail", {}, "expected a budget rule; got 'fill-to-tail'; did you mean 'fill-to-head'"),
         ("ratio", {}, "expected a number > 0 after the colon; got 'ratio'"),
-        ("fixed:0", {}, "expected a number > 0"),
         ("ratio:0", {}, "expected a number > 0"),
         ("ratio:nan", {}, "expected a number > 0"),
         ("effective:1.5", {}, r"expected a number in \(0, 1\] after the colon; got 'effective:1.5'"),

@@ -208,6 +208,10 @@ def test_wrong_input_is_refused() -> None:
         sample_tail_partners(TARGETS, [5, 0, 1])
     with pytest.raises(InputError, match=r"lambda in \[0, 1\]; got 2.0; draw it with sample_lambda"):
         mixup(IMAGES, TARGETS, 2.0, PERMUTATION)
+    with pytest.raises(InputError, match=r"lambda in \[0, 1\]; got \[0.5, 1.5"):
+        mixup(IMAGES, TARGETS, torch.tensor([0.5, 1.5, 0.0, 0.0]), PERMUTATION)
+    with pytest.raises(InputError, match=r"tau in \[0, 1\]; got 5.0; use the paper's 0.5"):
+        remix(IMAGES, TARGETS, 0.5, PERMUTATION, [5, 2, 1], tau=5.0)
     with pytest.raises(InputError, match="kappa > 0; got -1"):
         remix(IMAGES, TARGETS, 0.5, PERMUTATION, [5, 2, 1], kappa=-1)
     for alpha in (math.nan, math.inf):

@@ -27,9 +27,9 @@ def labels_of(size: tuple[int, int] = (7, 9)) -> Tensor:
     return ids[torch.randint(5, (2, *size), generator=torch.Generator().manual_seed(1))]
 
 
-def branch_of(*, frozen: bool = False, dropout: float = 0.0, dtype: torch.dtype = torch.float64) -> RegionBranch:
+def branch_of(*, frozen: bool = False, dtype: torch.dtype = torch.float64, **options: float) -> RegionBranch:
     torch.manual_seed(0)
-    return RegionBranch(6, C, width=4, hidden=8, dropout=dropout, frozen=frozen).to(dtype)
+    return RegionBranch(6, C, width=4, hidden=8, frozen=frozen, **{"dropout": 0.0, **options}).to(dtype)  # type: ignore[arg-type]
 
 
 def loss_of(regions: Regions) -> Tensor:
@@ -163,8 +163,7 @@ def test_dropout_is_between_the_linear_layers_and_in_training_alone() -> None:
 
 
 def test_scale_is_a_factor_of_the_logits() -> None:
-    plain, scaled = branch_of(), branch_of()
-    scaled.scale = 5.0
+    plain, scaled = branch_of(), branch_of(scale=5.0)
     torch.testing.assert_close(scaled(maps_of(), labels_of()).logits, 5 * plain(maps_of(), labels_of()).logits)
 
 
@@ -263,6 +262,13 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: RegionBranch(6, 0), "expected n_classes >= 1; got 0; pass the size"),
     (lambda: RegionBranch(6, C, dropout=1.0), r"expected a dropout in \[0, 1\); got 1.0; use 0 for none"),
     (lambda: RegionBranch(6, C, scale=0.0), "expected a scale > 0; got 0.0; 1 is the original's default"),
+    (
+        lambda: RegionBranch(6, 300),
+        "an ignore_index that is none of the classes 0 to 299; got 255; use -1",
+    ),
+    (lambda: region_means(maps_of(), labels_of(), C, ignore_index=4), "none of the classes 0 to 4; got 4; use -1"),
+    (lambda: images_with_class([[[0]]], 300), "none of the classes 0 to 299; got 255; use -1"),
+    (lambda: images_with_class([[0, 1]], C), r"label maps \(H, W\); got shape \(2,\); put a single map into a list"),
     (lambda: images_with_class([[[0]], [[7]]], C), "or 255 for none; got 7 in label map 1; renumber the classes"),
     (lambda: images_with_class([[[0.5]]], C), "or 255 for none; got 0.5 in label map 0; renumber the classes"),
 ]

@@ -43,6 +43,13 @@ def cases() -> list[tuple[str, Callable[[float], object], tuple[float, ...]]]:
         ("eps", lambda x: losses.ResidualLoss(GROUPS, eps=x), NOT_NEGATIVE),
         ("fused_eps", lambda x: losses.ResidualLoss(GROUPS, fused_eps=x), NOT_NEGATIVE),
         ("alpha", lambda x: losses.residual_loss(SCORES[:, None], TARGETS, GROUPS, alpha=x), (-0.1, 1.1, math.nan)),
+        ("eps", lambda x: losses.residual_loss(SCORES[:, None], TARGETS, GROUPS, eps=x), NOT_NEGATIVE),
+        ("fused_eps", lambda x: losses.residual_loss(SCORES[:, None], TARGETS, GROUPS, fused_eps=x), NOT_NEGATIVE),
+        (
+            "label_smoothing",
+            lambda x: losses.residual_loss(SCORES[:, None], TARGETS, GROUPS, label_smoothing=x),
+            (-0.1, 1.1, math.nan),
+        ),
         ("label_smoothing", lambda x: losses.RegionRebalanceLoss(COUNTS, label_smoothing=x), (-0.1, 1.1, math.nan)),
         ("a temperature", lambda x: losses.SupConLoss(temperature=x), POSITIVE),
         ("a base temperature", lambda x: losses.SupConLoss(base_temperature=x), POSITIVE),

@@ -66,6 +66,12 @@ def test_each_row_keeps_its_place_and_those_left_out_are_zero() -> None:
     torch.testing.assert_close(loss(logits_of(), TARGETS, PRESENT, reduction="none"), torch.where(PRESENT, every, 0.0))
 
 
+def test_what_stands_in_a_row_that_is_left_out_does_not_matter() -> None:
+    logits = torch.where(PRESENT[:, None], logits_of(), torch.nan)
+    loss = RegionRebalanceLoss(COUNTS)
+    torch.testing.assert_close(loss(logits, TARGETS, PRESENT), loss(logits_of(), TARGETS, PRESENT))
+
+
 @pytest.mark.parametrize("reduction", ["mean", "weighted_mean", "sum"])
 def test_where_no_row_counts_loss_and_gradient_are_zero(reduction: Reduction) -> None:
     logits = logits_of().requires_grad_()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from generators.rare_features import RareFeatureGenerator
 from rebalance.backbones import SmallCNN
@@ -223,6 +224,7 @@ def test_what_a_phase_of_the_generator_does_not_train_is_not_decayed_either() ->
         (CE, {"mix": BatchMix("mixup", COUNTS), "generation": generation()}, "images of one class each .*; got mixup"),
         (CE, {"generation": generation(stage=3)}, "a stage from 1 to 2 to generate .* got 3"),
         (CE, {"generation": generation(stage=0)}, "a stage from 1 to 2 to generate .* got 0"),
+        (CE, {"generation": replace(generation(), generator=nn.Identity())}, "with idle_parameters; got Identity"),
         (LossTerm("ldam", LDAMLoss(COUNTS), 1.0, "cosines"), {}, "a cosine head for ldam; got a linear head"),
         (LossTerm("ce", CrossEntropyLoss(), 0.0), {}, "shares > 0; got 0 for ce"),
     ],
