@@ -25,6 +25,7 @@ _FUNCTIONS = {
     "evaluate": ("pipelines.evaluation", "evaluate_command"),
     "run": ("pipelines.rebalancing", "run_command"),
     "report": ("pipelines.reporting", "report_command"),
+    "export": ("pipelines.exporting", "export_command"),
     "methods": ("pipelines.method_list", "methods_command"),
 }
 _OVERVIEW = """usage: rebalance COMMAND [OPTIONS]

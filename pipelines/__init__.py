@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config import (
     EvaluateConfig,
+    ExportConfig,
     InspectConfig,
     RebalanceConfig,
     ReportConfig,
@@ -32,6 +33,7 @@ from pipelines.generator_config import GeneratorConfig, ImageFilesConfig, Stable
 if TYPE_CHECKING:
     from pipelines.estimator import RebalancedImageClassifier
     from pipelines.evaluation import evaluate
+    from pipelines.exporting import export
     from pipelines.inspection import inspect
     from pipelines.model_files import load_model
     from pipelines.rebalancing import rebalance_and_train
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "RebalancedImageClassifier": "pipelines.estimator",
     "evaluate": "pipelines.evaluation",
+    "export": "pipelines.exporting",
     "inspect": "pipelines.inspection",
     "load_model": "pipelines.model_files",
     "rebalance_and_train": "pipelines.rebalancing",
@@ -56,6 +59,7 @@ __all__ = [
     "BudgetConfig",
     "DataConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "FilterConfig",
     "GeneratorConfig",
     "ImageFilesConfig",
@@ -73,6 +77,7 @@ __all__ = [
     "SynthesizeConfig",
     "TrainConfig",
     "evaluate",
+    "export",
     "inspect",
     "load_model",
     "rebalance_and_train",

@@ -198,6 +198,24 @@ class RetrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Write the classifier of a run as one file that needs nothing of this package."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder, or a `model/` alone."""
+    out: Path | None = None
+    """File to write, FILE.pt2 or FILE.onnx; by default classifier.pt2 or classifier.onnx in RUN."""
+    format: Literal["pt2", "onnx"] | None = None
+    """pt2: torch.export's, which needs torch alone; onnx: needs the packages onnx, onnxscript and onnxruntime. By
+    default that of --out, or pt2."""
+    outputs: Literal["probabilities", "logits"] = "probabilities"
+    """What comes out of it for uint8 pixels (batch, 3, height, width)."""
+
+    def __post_init__(self) -> None:
+        paths_from_text(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodsConfig:
     """List the methods; with a name: its options, its paper, when to use it."""
 
@@ -230,5 +248,6 @@ COMMANDS: dict[str, type] = {
     "evaluate": EvaluateConfig,
     "run": RebalanceConfig,
     "report": ReportConfig,
+    "export": ExportConfig,
     "methods": MethodsConfig,
 }

@@ -30,6 +30,7 @@ QUICK = {
     "retrain": "--updates 4 --batch-size 16 --report-to none --device cpu",
     "evaluate": "--device cpu",
     "report": "",
+    "export": "",
     "methods": "",
     "run": f"{GENERATION} {TRAINING}",
 }
