@@ -19,6 +19,7 @@ from rebalance.errors import InputError, RunError, nearest
 
 _FUNCTIONS = {
     "inspect": ("pipelines.inspection", "inspect_command"),
+    "resample": ("pipelines.resampling", "resample_command"),
     "synthesize": ("pipelines.synthesis", "synthesize_command"),
     "train": ("pipelines.training", "train_command"),
     "retrain": ("pipelines.retraining", "retrain_command"),

@@ -14,6 +14,7 @@ from pipelines.config import (
     InspectConfig,
     RebalanceConfig,
     ReportConfig,
+    ResampleConfig,
     RetrainConfig,
     SynthesizeConfig,
     TrainConfig,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pipelines.model_files import load_model
     from pipelines.rebalancing import rebalance_and_train
     from pipelines.reporting import report
+    from pipelines.resampling import resample
     from pipelines.retraining import retrain
     from pipelines.synthesis import synthesize
     from pipelines.training import train
@@ -50,6 +52,7 @@ _MODULES = {
     "load_model": "pipelines.model_files",
     "rebalance_and_train": "pipelines.rebalancing",
     "report": "pipelines.reporting",
+    "resample": "pipelines.resampling",
     "retrain": "pipelines.retraining",
     "synthesize": "pipelines.synthesis",
     "train": "pipelines.training",
@@ -72,6 +75,7 @@ __all__ = [
     "RebalanceConfig",
     "RebalancedImageClassifier",
     "ReportConfig",
+    "ResampleConfig",
     "RetrainConfig",
     "StableDiffusionConfig",
     "SynthesizeConfig",
@@ -82,6 +86,7 @@ __all__ = [
     "load_model",
     "rebalance_and_train",
     "report",
+    "resample",
     "retrain",
     "synthesize",
     "train",

@@ -25,6 +25,7 @@ GENERATION = (
 )
 QUICK = {
     "inspect": "",
+    "resample": "",
     "synthesize": f"{GENERATION} --image-size 16 --model small_cnn --device cpu",
     "train": TRAINING,
     "retrain": "--updates 4 --batch-size 16 --report-to none --device cpu",
