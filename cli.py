@@ -19,12 +19,14 @@ from rebalance.errors import InputError, RunError, nearest
 
 _FUNCTIONS = {
     "inspect": ("pipelines.inspection", "inspect_command"),
+    "resample": ("pipelines.resampling", "resample_command"),
     "synthesize": ("pipelines.synthesis", "synthesize_command"),
     "train": ("pipelines.training", "train_command"),
     "retrain": ("pipelines.retraining", "retrain_command"),
     "evaluate": ("pipelines.evaluation", "evaluate_command"),
     "run": ("pipelines.rebalancing", "run_command"),
     "report": ("pipelines.reporting", "report_command"),
+    "export": ("pipelines.exporting", "export_command"),
     "methods": ("pipelines.method_list", "methods_command"),
 }
 _OVERVIEW = """usage: rebalance COMMAND [OPTIONS]

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config import (
     EvaluateConfig,
+    ExportConfig,
     InspectConfig,
     RebalanceConfig,
     ReportConfig,
+    ResampleConfig,
     RetrainConfig,
     SynthesizeConfig,
     TrainConfig,
@@ -32,10 +34,12 @@ from pipelines.generator_config import GeneratorConfig, ImageFilesConfig, Stable
 if TYPE_CHECKING:
     from pipelines.estimator import RebalancedImageClassifier
     from pipelines.evaluation import evaluate
+    from pipelines.exporting import export
     from pipelines.inspection import inspect
     from pipelines.model_files import load_model
     from pipelines.rebalancing import rebalance_and_train
     from pipelines.reporting import report
+    from pipelines.resampling import resample
     from pipelines.retraining import retrain
     from pipelines.synthesis import synthesize
     from pipelines.training import train
@@ -43,10 +47,12 @@ if TYPE_CHECKING:
 _MODULES = {
     "RebalancedImageClassifier": "pipelines.estimator",
     "evaluate": "pipelines.evaluation",
+    "export": "pipelines.exporting",
     "inspect": "pipelines.inspection",
     "load_model": "pipelines.model_files",
     "rebalance_and_train": "pipelines.rebalancing",
     "report": "pipelines.reporting",
+    "resample": "pipelines.resampling",
     "retrain": "pipelines.retraining",
     "synthesize": "pipelines.synthesis",
     "train": "pipelines.training",
@@ -56,6 +62,7 @@ __all__ = [
     "BudgetConfig",
     "DataConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "FilterConfig",
     "GeneratorConfig",
     "ImageFilesConfig",
@@ -68,15 +75,18 @@ __all__ = [
     "RebalanceConfig",
     "RebalancedImageClassifier",
     "ReportConfig",
+    "ResampleConfig",
     "RetrainConfig",
     "StableDiffusionConfig",
     "SynthesizeConfig",
     "TrainConfig",
     "evaluate",
+    "export",
     "inspect",
     "load_model",
     "rebalance_and_train",
     "report",
+    "resample",
     "retrain",
     "synthesize",
     "train",

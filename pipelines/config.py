@@ -42,6 +42,31 @@ class InspectConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResampleConfig:
+    """Write a list of the training images that re-balances them by repeating files, for training with any tool."""
+
+    data: DataConfig
+    out: Path | None = None
+    """File to write, FILE.csv with the columns path and label; by default under runs/resample."""
+    rows: Literal["fill", "same", "cut"] = "fill"
+    """How long the list is. fill: all images, the rare ones repeated; same: as long as before, so that images of
+    frequent classes are left out and rare ones repeated; cut: no image repeated, the frequent ones left out."""
+    rule: Literal["inverse", "sqrt-inverse", "effective-number"] = "inverse"
+    """Shares of the classes, by the weight of an image; inverse: all classes alike."""
+    strength: float = 1.0
+    """Exponent of the rule: 0 leaves the shares as they are, 1 follows the rule."""
+    cb_beta: float | None = None
+    """β of the effective number; by default 1 - 1 / n_max."""
+    seed: int = 0
+    """Which images are taken, and which are repeated once more than others."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def __post_init__(self) -> None:
+        paths_from_text(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Train a classifier on real and, if given, synthetic images."""
 
@@ -198,6 +223,24 @@ class RetrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Write the classifier of a run as one file that needs nothing of this package."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder, or a `model/` alone."""
+    out: Path | None = None
+    """File to write, FILE.pt2 or FILE.onnx; by default classifier.pt2 or classifier.onnx in RUN."""
+    format: Literal["pt2", "onnx"] | None = None
+    """pt2: torch.export's, which needs torch alone; onnx: needs the packages onnx, onnxscript and onnxruntime. By
+    default that of --out, or pt2."""
+    outputs: Literal["probabilities", "logits"] = "probabilities"
+    """What comes out of it for uint8 pixels (batch, 3, height, width)."""
+
+    def __post_init__(self) -> None:
+        paths_from_text(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodsConfig:
     """List the methods; with a name: its options, its paper, when to use it."""
 
@@ -224,11 +267,13 @@ class ReportConfig:
 #: Sub-command → its config.
 COMMANDS: dict[str, type] = {
     "inspect": InspectConfig,
+    "resample": ResampleConfig,
     "synthesize": SynthesizeConfig,
     "train": TrainConfig,
     "retrain": RetrainConfig,
     "evaluate": EvaluateConfig,
     "run": RebalanceConfig,
     "report": ReportConfig,
+    "export": ExportConfig,
     "methods": MethodsConfig,
 }

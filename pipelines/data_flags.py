@@ -45,6 +45,15 @@ def check_list_flags(config: DataConfig) -> None:
         _refuse(config, ("root", *_LISTS, *_COLUMNS), f"the folder {config.data}")
 
 
+def refuse_pixel_settings(config: DataConfig) -> None:
+    """Refuse settings of decoded images where files are handed on as they are.
+
+    Raises:
+        InputError: Such a setting.
+    """
+    _refuse(config, ("image_size", "augment", "cache_gb"), "files, which stay as they are", "pixels")
+
+
 def is_list_file(data: str) -> bool:
     """Whether `data` is read as a list file."""
     path = Path(data)

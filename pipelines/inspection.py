@@ -161,6 +161,7 @@ def inspect_command(config: InspectConfig) -> None:
         log.warning("warning: %s", warning)
     for name, reason in list(found.unreadable.items())[:_SHOWN]:
         log.warning("  cannot read %s: %s", name, reason)
-    for group in found.repeated[:_SHOWN]:
-        log.warning("  same image: %s", "; ".join(group))
+    named_apart = [group for group in found.repeated if len(set(group)) > 1]  # a list may repeat a file on purpose
+    for group in named_apart[:_SHOWN]:
+        log.warning("  same image: %s", "; ".join(dict.fromkeys(group)))
     log.info("picture: %s", found.picture)

@@ -200,6 +200,8 @@ BAD_INPUT: dict[str, tuple[Prepare | Sequence[str], str]] = {
     "another command's folder": (_other_command, "of `rebalance train`"),
     "somebody's folder": (_foreign_folder, "thesis.tex"),
     "no run": (["evaluate", "nowhere"], "a finished run with a model"),
+    "export of no run": (["export", "nowhere"], "a finished run with a model"),
+    "export of another kind": (["export", "nowhere", "--out", "a.pth"], "--out FILE.pt2 or FILE.onnx"),
     "no report": (["report", "nowhere"], "a run folder"),
     "report of a folder without a run": (lambda photos, here: ["report", str(photos)], "which has no config.yaml"),
 }

@@ -25,11 +25,13 @@ GENERATION = (
 )
 QUICK = {
     "inspect": "",
+    "resample": "",
     "synthesize": f"{GENERATION} --image-size 16 --model small_cnn --device cpu",
     "train": TRAINING,
     "retrain": "--updates 4 --batch-size 16 --report-to none --device cpu",
     "evaluate": "--device cpu",
     "report": "",
+    "export": "",
     "methods": "",
     "run": f"{GENERATION} {TRAINING}",
 }

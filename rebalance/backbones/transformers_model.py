@@ -91,7 +91,8 @@ class _LastMaps(nn.Module):
         side = math.isqrt(hidden.shape[1] - self.registers)  # before the patches stand class token and registers
         if hidden.shape[1] - self.registers - side * side > _MAX_CLASS_TOKENS:
             raise ValueError(f"its last hidden state has {hidden.shape[1]} tokens, which are no square of patches")
-        return hidden[:, -side * side :].transpose(1, 2).reshape(len(hidden), -1, side, side)
+        patches = hidden[:, -side * side :].transpose(1, 2)
+        return patches.reshape(*patches.shape[:2], side, side)  # len() would be a constant in an exported program
 
 
 def _prepare(last: _LastMaps, size: int, missing: set[str]) -> int:

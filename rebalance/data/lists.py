@@ -69,6 +69,48 @@ def read_lists(train: Path, val: Path | None, test: Path | None, form: ListForma
     return Splits(tables["train"], tables.get("val"), tables.get("test"))
 
 
+def root_beyond(folder: Path, tables: Sequence[ImageTable]) -> Path | None:
+    """The root that lists in `folder` have to be read with; None where all images are below it. Links are followed."""
+    root = os.path.realpath(folder)
+    paths = {path for table in tables for path in _real_paths(table)}
+    if all(path.startswith(root.rstrip(os.sep) + os.sep) for path in paths):
+        return None
+    return Path(os.path.commonpath([os.path.dirname(path) for path in paths]))
+
+
+def list_text(table: ImageTable, folder: Path | None) -> str:
+    """A table of files as CSV with the columns `path` and `label`; rows may repeat.
+
+    Args:
+        table: Rows with paths; links are followed.
+        folder: Folder that the written paths are relative to; None for absolute ones.
+
+    Raises:
+        InputError: A name that would be read back as another one.
+    """
+    root = None if folder is None else os.path.realpath(folder)
+    paths = _real_paths(table)
+    written = paths if root is None else [os.path.relpath(path, root) for path in paths]
+    labels = [table.classes[target] for target in table.targets]
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow((ListFormat.path_column, ListFormat.label_column))
+    writer.writerows(zip(written, labels, strict=True))
+    rows = [(path, label, "") for path, label in zip(written, labels, strict=True)]
+    read = _read_csv(Path("list.csv"), file.getvalue(), ListFormat())
+    if read != rows:
+        wrong = next((row for row, other in zip(rows, read, strict=False) if row != other), rows[-1])
+        raise InputError(
+            "names without blanks at their ends or line ends inside", f"{wrong[0]!r} of class {wrong[1]!r}", "rename it"
+        )
+    return file.getvalue()
+
+
+def _real_paths(table: ImageTable) -> list[str]:
+    here = os.getcwd()  # what is remembered of folders holds in every directory
+    return [_real(os.path.join(here, str(image))) for image in table.images]
+
+
 def _check_apart(tables: dict[str, ImageTable], files: dict[str, Path]) -> None:
     """What is trained on, or chosen by, is not tested on."""
     seen: dict[str, str] = {}

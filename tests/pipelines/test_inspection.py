@@ -83,6 +83,21 @@ def test_repeats_are_warned_of_where_a_test_split_will_be_held_out(photos: Path,
     assert words in "\n".join(inspect(config).warnings)  # the other one is told of as such
 
 
+def test_a_file_that_a_list_repeats_is_counted_but_not_named(
+    photos: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos / "train" / "tail", here / "a")
+    shutil.copy(here / "a" / "0.jpg", here / "a" / "copy.jpg")
+    rows = ["path,label", *3 * ["a/0.jpg,x"], "a/copy.jpg,x", *4 * ["a/1.jpg,x"], "a/2.jpg,y", ""]
+    Path("list.csv").write_text("\n".join(rows))
+    assert main(["inspect", "list.csv"]) == 0
+    shown = capsys.readouterr().err
+    assert "2 images are more than once in their class" in shown
+    same = [line for line in shown.splitlines() if "same image" in line]
+    assert len(same) == 1
+    assert (same[0].count("a/0.jpg"), same[0].count("a/copy.jpg")) == (1, 1)
+
+
 def test_class_names_are_shown_as_they_are(here: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i, name in enumerate(("cat [old]", "[red]", "a$b$c", "$\\frac{$", "x" * 110)):
         shutil.copytree(photos / "train" / "tail", here / "data" / name)

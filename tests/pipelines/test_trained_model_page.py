@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-import torch
 
+from cli import main
 from pipelines import DataConfig, ModelConfig, OptimizationConfig, PlaceConfig, TrainConfig, load_model, train
 
 PAGE = (Path(__file__).parents[2] / "docs" / "trained-model.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
+COMMANDS = re.findall(r"```bash\n(.*?)\n```", PAGE, flags=re.S)
 
 
 @pytest.fixture(scope="module")
@@ -35,24 +39,34 @@ def folder(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_snippets_run_and_the_exported_file_needs_torch_alone(
+def test_snippets_run_and_the_exported_file_gives_the_same(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    *here, elsewhere = SNIPPETS
-    names: dict[str, object] = {}
-    for snippet in here:
-        exec(compile(snippet, "trained-model.md", "exec"), names)
+    here, elsewhere, _ = SNIPPETS
+    names: dict[str, Any] = {}
+    exec(compile(here, "trained-model.md", "exec"), names)
+    (command,) = COMMANDS
+    assert main(shlex.split(command)[1:]) == 0
+    capsys.readouterr()
     without = f"import sys\nfor name in ('pipelines', 'rebalance'):\n    sys.modules[name] = None\n{elsewhere}"
     shown = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, check=True).stdout
-    classifier = load_model(folder / "runs/train/photos-balanced_mixup").classifier
-    expected = classifier(torch.zeros(1, 3, 16, 16)).softmax(dim=1)
+    assert shown.startswith(names["model"].predict("photo.png")[0])
     numbers = [float(value) for value in re.findall(r"\d\.\d+(?:e-?\d+)?", shown)]
-    torch.testing.assert_close(torch.tensor([numbers]), expected.detach(), rtol=0, atol=1e-4)
-    exported = torch.export.load("classifier.pt2").module()
-    images = names["images"]
-    assert isinstance(images, torch.Tensor)
-    torch.testing.assert_close(exported(images[:1].repeat(5, 1, 1, 1)), classifier(images[:1]).expand(5, -1))
+    np.testing.assert_allclose([numbers], names["model"].predict_proba("photo.png"), atol=1e-4)
+
+
+def test_the_snippet_for_onnx_gives_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    monkeypatch.chdir(folder)
+    model = load_model("runs/train/photos-balanced_mixup")
+    assert main(["export", "runs/train/photos-balanced_mixup", "--format", "onnx"]) == 0
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    names: dict[str, Any] = {"json": json, "pixels": pixels.transpose(0, 3, 1, 2)}
+    exec(compile(SNIPPETS[2], "trained-model.md", "exec"), names)
+    np.testing.assert_allclose(names["same"], model.predict_proba(pixels), atol=1e-4)
+    assert tuple(names["names"]) == model.classes
 
 
 def test_every_file_and_field_is_named(folder: Path) -> None:
