@@ -25,7 +25,8 @@ class ListFormat:
         path_column: Column of the image path, in CSV.
         label_column: Column of the class name or number, in CSV.
         split_column: Column that says train, val or test, in CSV; a file without a column "split" is one split, any
-            other name has to be there. Of a list that is given as validation or test list, rows of that split count.
+            other name has to be in one of the lists. Of a list that is given as validation or test list, rows of that
+            split count.
     """
 
     root: Path | None = None
@@ -51,11 +52,17 @@ def read_lists(train: Path, val: Path | None, test: Path | None, form: ListForma
             given one, a path outside the root or without a file, a split that is given twice, an image that is in two
             splits, or a class in val or test that train lacks.
     """
-    rows = {"train": _read(train, form)}
+    named = form.split_column != ListFormat.split_column
+    rows = {"train": _read(train, form, splits=named and val is None and test is None)}
     for name, path in (("val", val), ("test", test)):
         if path is not None:
-            given = _read(path, form)
-            rows[name] = _by_split(given, path, name)[name] if any(split for _, _, split in given) else given
+            given = _read(path, form, splits=False)
+            told = any(split for _, _, split in given)
+            rows[name] = _by_split(given, path, name)[name] if told else given
+    if named and not any(split for part in rows.values() for _, _, split in part):
+        raise InputError(
+            f"a column {form.split_column!r} in one of the lists", "none", "name another with --split-column"
+        )
     if any(split for _, _, split in rows["train"]):
         parts = _by_split(rows["train"], train, "train")
         for name in ("val", "test"):
@@ -97,7 +104,7 @@ def list_text(table: ImageTable, folder: Path | None) -> str:
     writer.writerow((ListFormat.path_column, ListFormat.label_column))
     writer.writerows(zip(written, labels, strict=True))
     rows = [(path, label, "") for path, label in zip(written, labels, strict=True)]
-    read = _read_csv(Path("list.csv"), file.getvalue(), ListFormat())
+    read = _read_csv(Path("list.csv"), file.getvalue(), ListFormat(), splits=False)
     if read != rows:
         wrong = next((row for row, other in zip(rows, read, strict=False) if row != other), rows[-1])
         raise InputError(
@@ -126,14 +133,15 @@ def _check_apart(tables: dict[str, ImageTable], files: dict[str, Path]) -> None:
         seen.update(dict.fromkeys(paths, name))
 
 
-def _read(path: Path, form: ListFormat) -> list[_Row]:
+def _read(path: Path, form: ListFormat, *, splits: bool) -> list[_Row]:
+    """The rows; with `splits` the split column has to be there."""
     if not path.is_file():
         raise InputError("a list file", f"no such file: {path}", "check the path")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError("a list file in UTF-8", f"{path}: {error}", "convert the file to UTF-8") from error
-    rows = _read_csv(path, text, form) if path.suffix.lower() in (".csv", ".tsv") else _read_text(path, text)
+    rows = _read_csv(path, text, form, splits) if path.suffix.lower() in (".csv", ".tsv") else _read_text(path, text)
     if not rows:
         raise InputError("a list file with rows", f"none in {path}", "write one image a line: path label")
     return rows
@@ -151,20 +159,20 @@ def _read_text(path: Path, text: str) -> list[_Row]:
     return rows
 
 
-def _read_csv(path: Path, text: str, form: ListFormat) -> list[_Row]:
+def _read_csv(path: Path, text: str, form: ListFormat, splits: bool) -> list[_Row]:
     names = [name.strip(' "') for name in text.partition("\n")[0].split(";")]  # of some offices' tables
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if form.path_column in names else ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        return _rows_of(reader, path, form)
+        return _rows_of(reader, path, form, splits)
     except csv.Error as error:
         raise InputError("a CSV file", f"{path}, row {reader.line_num}: {error}", "look for a lone quote") from error
 
 
-def _rows_of(reader: csv.DictReader[str], path: Path, form: ListFormat) -> list[_Row]:
+def _rows_of(reader: csv.DictReader[str], path: Path, form: ListFormat, splits: bool) -> list[_Row]:
     columns = reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
     needed = {"--path-column": form.path_column, "--label-column": form.label_column}
-    if form.split_column != ListFormat.split_column:
+    if splits:
         needed["--split-column"] = form.split_column
     for flag, column in needed.items():
         if column not in columns:
@@ -174,14 +182,16 @@ def _rows_of(reader: csv.DictReader[str], path: Path, form: ListFormat) -> list[
                 f"{nearest(column, columns)}; name another with {flag}",
             )
     rows: list[_Row] = []
-    doubtful: dict[str, set[str]] = {} if form.split_column in columns else _like_splits(columns, form.split_column)
+    others = [column for column in columns if column not in (form.path_column, form.label_column)]
+    told_by = form.split_column if form.split_column in others else None
+    doubtful: dict[str, set[str]] = {} if told_by is not None else _like_splits(others, form.split_column)
     for row in reader:
         for column, values in doubtful.items():
             values.add((row[column] or "").strip())
         image, label = row[form.path_column], (row[form.label_column] or "").strip()
         if not image or not label:
             raise InputError("a path and a label in every row", f"{path}:{reader.line_num}", "complete the row")
-        rows.append((image, label, (row.get(form.split_column) or "").strip()))
+        rows.append((image, label, (row[told_by] or "").strip() if told_by is not None else ""))
     for column, values in doubtful.items():
         told = values - {""}
         if column.lower() == form.split_column or (told and {_split_of(value) for value in told} <= {*_SPLITS}):

@@ -3,10 +3,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from rebalance.data.lists import ListFormat, list_text, read_lists, root_beyond
+from rebalance.data.lists import ListFormat, read_lists
 from rebalance.data.table import ImageTable, Splits
 from rebalance.errors import InputError
 
@@ -109,62 +108,6 @@ def test_quotes_newlines_and_a_byte_order_mark(tmp_path: Path, suffix: str, sepa
     assert content(splits.train, tmp_path) == [("a, b.jpg", "tit, blue"), ("c\nd.jpg", "owl\tbarn"), ('e".jpg', "猫")]
 
 
-def test_a_split_column_under_its_usual_values(tmp_path: Path) -> None:
-    fill(tmp_path, *(f"{i}.jpg" for i in range(5)))
-    text = "path,label,split\n0.jpg,a,train\n1.jpg,b,Training\n2.jpg,a,valid\n3.jpg,b,validation\n4.jpg,a,TEST\n"
-    splits = read(write(tmp_path / "list.csv", text))
-    assert content(splits.train, tmp_path) == [("0.jpg", "a"), ("1.jpg", "b")]
-    assert content(splits.val, tmp_path) == [("2.jpg", "a"), ("3.jpg", "b")]
-    assert content(splits.test, tmp_path) == [("4.jpg", "a")]
-
-
-def test_the_split_column_may_have_another_name(tmp_path: Path) -> None:
-    fill(tmp_path, "0.jpg", "1.jpg")
-    path = write(tmp_path / "list.csv", "path,label,part\n0.jpg,a,train\n1.jpg,a,test\n")
-    assert read(path).train.counts.tolist() == [2]
-    assert read(path, ListFormat(split_column="part")).train.counts.tolist() == [1]
-
-
-@pytest.mark.parametrize(
-    ("column", "values"),
-    [
-        ("Split", ("train", "test")),
-        (" SPLIT ", ("1", "2")),
-        ("set", ("train", "test")),
-        ("Subset", ("Training", "validation")),
-        ("partition", ("train", "")),
-        ("fold", ("TRAIN", "valid")),
-    ],
-)
-def test_a_split_under_another_name_does_not_train_in_silence(
-    tmp_path: Path, column: str, values: tuple[str, str]
-) -> None:
-    fill(tmp_path, "0.jpg", "1.jpg")
-    path = write(tmp_path / "list.csv", f"path,label,{column}\n0.jpg,a,{values[0]}\n1.jpg,a,{values[1]}\n")
-    with pytest.raises(
-        InputError, match=rf"'split' of list\.csv; got .*; name it with --split-column '{column.strip()}'"
-    ):
-        read(path)
-
-
-def test_columns_that_say_something_else_are_no_splits(tmp_path: Path) -> None:
-    fill(tmp_path, "0.jpg", "1.jpg")
-    text = "path,label,set,fold,subset,use\n0.jpg,a,winter,1,,train\n1.jpg,a,train,2,,test\n"
-    assert read(write(tmp_path / "list.csv", text)).train.counts.tolist() == [2]
-    both = "path,label,split,set\n0.jpg,a,train,test\n1.jpg,a,train,train\n"
-    assert read(write(tmp_path / "list.csv", both)).train.counts.tolist() == [2]
-
-
-def test_a_split_column_that_is_named_has_to_be_there(tmp_path: Path) -> None:
-    fill(tmp_path, "0.jpg", "1.jpg")
-    train = write(tmp_path / "list.csv", "path,label,part\n0.jpg,a,train\n1.jpg,a,test\n")
-    with pytest.raises(InputError, match=r"column 'parts' in list\.csv; .* mean 'part'.*; name another with --split-c"):
-        read(train, ListFormat(split_column="parts"))
-    test = write(tmp_path / "test.csv", "path,label\n1.jpg,a\n")
-    with pytest.raises(InputError, match=r"column 'part' in test\.csv"):
-        read_lists(train, None, test, ListFormat(split_column="part"))
-
-
 def test_semicolons_separate_as_well(tmp_path: Path) -> None:
     fill(tmp_path, "a, b.jpg", "c.jpg")
     splits = read(write(tmp_path / "list.csv", "path;label\na, b.jpg;tit, blue\nc.jpg;owl\n"))
@@ -178,47 +121,6 @@ def test_semicolons_separate_as_well(tmp_path: Path) -> None:
 def test_a_missing_column_names_the_flag(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'path' in list\.csv; got file, label; .*another with --path-column"):
         read(write(tmp_path / "list.csv", "file,label\na.jpg,owl\n"))
-
-
-def test_a_split_cannot_come_from_two_places(tmp_path: Path) -> None:
-    fill(tmp_path, "0.jpg", "1.jpg", "2.jpg")
-    path = write(tmp_path / "list.csv", "path,label,split\n0.jpg,a,train\n1.jpg,a,val\n")
-    extra = write(tmp_path / "val.txt", "2.jpg a\n")
-    with pytest.raises(InputError, match=r"one val split; .*leave out --val-list"):
-        read_lists(path, extra, None, HERE)
-    splits = read_lists(path, None, extra, HERE)
-    assert content(splits.test, tmp_path) == [("2.jpg", "a")]
-    assert content(splits.val, tmp_path) == [("1.jpg", "a")]
-
-
-def test_of_a_list_of_all_splits_only_the_wanted_rows_count(tmp_path: Path) -> None:
-    fill(tmp_path, "0.jpg", "1.jpg", "2.jpg")
-    train = write(tmp_path / "train.csv", "path,label\n0.jpg,a\n")
-    every = write(tmp_path / "all.csv", "path,label,split\n0.jpg,a,train\n1.jpg,a,testing\n2.jpg,a,val\n")
-    splits = read_lists(train, every, every, HERE)
-    assert content(splits.val, tmp_path) == [("2.jpg", "a")]
-    assert content(splits.test, tmp_path) == [("1.jpg", "a")]
-    few = write(tmp_path / "few.csv", "path,label,split\n0.jpg,a,train\n")
-    with pytest.raises(InputError, match=r"rows of the test split; got none in .*few\.csv"):
-        read_lists(train, None, few, HERE)
-
-
-@pytest.mark.parametrize("text", ["0.jpg a\n1.jpg a\n", "./0.jpg a\n"])
-def test_an_image_in_two_splits_is_refused(tmp_path: Path, text: str) -> None:
-    fill(tmp_path, "0.jpg", "1.jpg")
-    train, test = write(tmp_path / "train.txt", "0.jpg a\n"), write(tmp_path / "test.txt", text)
-    with pytest.raises(InputError, match=r"each image in one split; got .*0\.jpg in train .* and in test"):
-        read_lists(train, None, test, HERE)
-
-
-def test_an_image_behind_a_link_is_the_same(tmp_path: Path) -> None:
-    fill(tmp_path, "img/0.jpg")
-    (tmp_path / "alias").symlink_to(tmp_path / "img")
-    (tmp_path / "1.jpg").symlink_to(tmp_path / "img" / "0.jpg")
-    train = write(tmp_path / "train.txt", "img/0.jpg a\n")
-    for other in ("alias/0.jpg", "1.jpg"):
-        with pytest.raises(InputError, match="each image in one split"):
-            read_lists(train, None, write(tmp_path / "test.txt", f"{other} a\n"), HERE)
 
 
 def test_blanks_around_columns_and_labels_make_no_class(tmp_path: Path) -> None:
@@ -304,38 +206,3 @@ def test_paths_outside_the_root_are_refused(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / "train.csv", f"path,label\n{name},1\n")
     with pytest.raises(InputError, match="paths inside"):
         read(path, ListFormat(root))
-
-
-# Writing
-
-
-def test_a_written_list_is_read_back_with_its_repeats(tmp_path: Path) -> None:
-    names = ('a, "b"/1;2.jpg', "two\nlines.jpg", " blank .jpg", "猫.jpg")
-    fill(tmp_path, *names)
-    images = [str(tmp_path / name) for name in (*names, *names[:2])]
-    table = ImageTable(images, np.array([0, 1, 2, 0, 0, 1]), ('x, "y"', "N/A", "猫"))
-    assert root_beyond(tmp_path, [table]) is None
-    back = read(write(tmp_path / "list.csv", list_text(table, tmp_path)))
-    labels = [table.classes[target] for target in table.targets]
-    assert content(back.train, tmp_path) == list(zip([*names, *names[:2]], labels, strict=True))
-    absolute = read(write(tmp_path / "list.csv", list_text(table, None)))
-    assert content(absolute.train, tmp_path) == content(back.train, tmp_path)
-
-
-def test_the_root_beyond_is_the_folder_of_all_images(tmp_path: Path) -> None:
-    fill(tmp_path, "data/a/1.jpg", "data/b/2.jpg", "lists/x")
-    (tmp_path / "lists" / "link.jpg").symlink_to(tmp_path / "data" / "a" / "1.jpg")
-    images = [str(tmp_path / "lists" / "link.jpg"), str(tmp_path / "data" / "b" / "2.jpg")]
-    table = ImageTable(images, np.array([0, 1]), ("a", "b"))
-    root = root_beyond(tmp_path / "lists", [table])
-    assert root == (tmp_path / "data").resolve()
-    back = read(write(tmp_path / "lists" / "list.csv", list_text(table, None)), ListFormat(root))
-    assert content(back.train, root) == [("a/1.jpg", "a"), ("b/2.jpg", "b")]
-
-
-@pytest.mark.parametrize(("name", "label"), [("a.jpg", " a"), ("a.jpg", "a\t"), ("a.jpg", "")])
-def test_names_that_would_be_read_as_others_are_not_written(name: str, label: str, tmp_path: Path) -> None:
-    fill(tmp_path, name)
-    table = ImageTable([str(tmp_path / name)], np.array([0]), (label,))
-    with pytest.raises(InputError):
-        list_text(table, tmp_path)
