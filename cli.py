@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -43,9 +44,11 @@ options of every command:
   --help               all options of the command
   --version            print the version
 """
-_LESS_MEMORY = """start again in another folder with less at a time:
+_ALLOCATION = re.compile(r"(you )?tried to allocate [\d.]+ \w+", re.IGNORECASE)
+_LESS_MEMORY = """take less at a time, in another folder where settings change:
   a training with --grad-accum-steps 2, or a smaller --batch-size or --image-size;
-  a synthesis with a smaller --sampling-batch, --generator-batch-size or --generator-size"""
+  a synthesis with a smaller --sampling-batch, --generator-batch-size or --generator-size;
+  an evaluation with a smaller --batch-size"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,9 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(f"expected files that can be read and written\n  got {error}\n  check the path and its permissions")
         return 1
     except Exception as error:
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's
+        if not _is_out_of_memory(error):
             raise
-        _complain(f"out of memory: {str(error).partition('. ')[0]}\n  {_LESS_MEMORY}")
+        found = _ALLOCATION.search(str(error))
+        rank = f" of rank {os.environ['RANK']}" if "RANK" in os.environ else ""
+        what = f": {found[0]}" if found else ""
+        print(f"error: out of memory{rank}{what}\n  {_LESS_MEMORY}", file=sys.stderr)  # whichever rank it is
         return 1
 
 
@@ -143,6 +149,13 @@ def _common_options(words: list[str]) -> tuple[list[str], int, Path | None, bool
         else:
             rest.append(word)
     return rest, verbosity, file, print_config
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python's, torch's on a GPU, and torch's on a CPU, which has no type of its own."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def _summary(config: type) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -102,7 +103,10 @@ class ClassConditionalPlan:
         model.generate(jobs)
         steps = mean(steps_of(self.steps, strength) for strength in self.strengths or (1.0,))
         image = (self._now() - start) / 2 / sampled * steps
-        return update * self.training.updates / 60, image * n_images / world_size() / 60
+        kinds = max(1, len(self.strengths))  # of batches, each of which is padded
+        n_batches = kinds * math.ceil(n_images / kinds / self.sampling_batch)
+        padded = math.ceil(n_batches / world_size()) * self.sampling_batch
+        return update * self.training.updates / 60, image * padded / 60
 
     def _now(self) -> float:
         """Seconds, once what was asked of the device is done."""
@@ -157,9 +161,9 @@ class ClassConditionalPlan:
 
 
 def plan_class_conditional(
-    config: SynthesizeConfig, classes: tuple[str, ...], image_size: int, device: torch.device
+    config: SynthesizeConfig, classes: tuple[str, ...], image_size: int, n_images: int, device: torch.device
 ) -> ClassConditionalPlan:
-    """The plan of a config, for images of this size."""
+    """The plan of a config, for so many images of this size."""
     generator = config.generator
     usual = settings_for(generator.generator_size or image_size, generator.generator_channels)
     training = TrainingSettings(
@@ -193,10 +197,15 @@ def plan_class_conditional(
         steps=generator.steps,
         guidance=generator.guidance,
         strengths=generator.head_to_tail,
-        sampling_batch=generator.sampling_batch or (128 if device.type == "cpu" else 512),
+        sampling_batch=generator.sampling_batch or min(_sampling_batch(n_images), 128 if device.type == "cpu" else 512),
         output_size=config.files.output_size,
         device=device,
     )
+
+
+def _sampling_batch(n_images: int) -> int:
+    """A batch that few images fill: the next power of 2, at least 8."""
+    return max(8, 1 << (max(n_images, 1) - 1).bit_length())
 
 
 def mirrors(data: DataConfig) -> bool:

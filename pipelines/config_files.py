@@ -205,8 +205,16 @@ def _arguments(field: dataclasses.Field[Any], value: Any) -> list[str]:
 def _pairs(value: Any) -> list[str]:
     """Pairs NAME=VALUE as YAML may hold them: text, a mapping, or a list of these."""
     if isinstance(value, Mapping):
-        return [f"{name}={item}" for name, item in value.items()]
+        return [_pair(name, item) for name, item in value.items()]
     return [pair for item in value for pair in _pairs(item)] if isinstance(value, list | tuple) else [str(value)]
+
+
+def _pair(name: Any, item: Any) -> str:
+    if not isinstance(name, str | int) or isinstance(name, bool):
+        raise InputError("names of pairs as text", f"{name!r}", "quote the name: YAML reads yes and no as truths")
+    if item is None or isinstance(item, Mapping | list):
+        raise InputError("one value for each name", f"{item!r} for {name!r}", "write name: value")
+    return f"{name}={item}"
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

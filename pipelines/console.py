@@ -81,7 +81,7 @@ class Progress:
         )
         self._lines = shown and not sys.stderr.isatty()
         self._total, self._done, self._begun_with = total, done, done
-        self._what, self._unit = what, unit
+        self._what, self._unit, self._note = what, unit, ""
         self._start = self._last = time.monotonic()
 
     def update(self, n: int) -> None:
@@ -94,17 +94,19 @@ class Progress:
             rate = (self._done - self._begun_with) / (now - self._start)
             left = (self._total - self._done) / rate if rate else float("inf")
             log.info(
-                "%s: %d of %d, %.1f %s/s, %s left",
+                "%s: %d of %d, %.1f %s/s, %s left%s",
                 self._what,
                 self._done,
                 self._total,
                 rate,
                 self._unit,
                 _minutes(left),
+                self._note and f"; {self._note}",
             )
 
     def note(self, text: str) -> None:
         """A few words behind the bar."""
+        self._note = text
         self._bar.set_postfix_str(text, refresh=False)
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ def check_data(config: DataConfig) -> None:
         InputError: A number out of range, or a setting that data of this kind have no use for.
     """
     refuse_below(0, {"--workers": config.workers, "--cache-gb": config.cache_gb, "--subset-seed": config.subset_seed})
+    refuse_below(0, {"--many": config.many, "--few": config.few})
     check_list_flags(config)
 
 

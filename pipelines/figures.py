@@ -6,13 +6,15 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Any
+from typing import Any, final
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 INK, FAINT, GRID = "#1f2933", "#6b7785", "#e3e8ee"
 REAL, SYNTHETIC, ACCENT = "#2f6db3", "#e0912f", "#b33a3a"
@@ -90,7 +92,7 @@ def class_distribution(classes: Sequence[str], real: npt.ArrayLike, synthetic: n
         _legend_above(axes)
     axes.set_ylabel("training images")
     if n.max() > 200 * max(n.min(), 1):
-        axes.set_yscale("log")
+        _log_scale(axes)
     else:
         axes.set_ylim(0, 1.05 * float((n + m).max()))
     _class_axis(axes, [classes[i] for i in order])
@@ -153,11 +155,25 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         axes.plot(
             [row["updates"] for row in rows], [row["train_loss"] for row in rows], lw=1.1, color=colour, label=name
         )
-    axes.set_yscale("log")
+    _log_scale(axes)
     axes.set_xlabel("updates")
     axes.set_ylabel("training loss")
     _legend_above(axes)
     return figure
+
+
+def _log_scale(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(_PlainNumbers(labelOnlyBase=False))
+    axes.yaxis.set_minor_formatter(_PlainNumbers(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
+
+
+@final
+class _PlainNumbers(LogFormatter):
+    """Where matplotlib writes powers as formulas, which are switched off here."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def reliability(arms: Mapping[str, npt.ArrayLike]) -> Figure:

@@ -54,8 +54,8 @@ class GeneratorConfig:
     steps: int = 20
     """Sampling steps."""
     sampling_batch: int | None = None
-    """Images sampled at a time; fixed and padded, since it changes their bytes. By default 128 on a CPU, else 512;
-    with Stable Diffusion the pixels of 2 images of 512 px on a CPU, else of 16."""
+    """Images sampled at a time; fixed and padded, since it changes their bytes. By default 128 on a CPU, else 512,
+    fewer where few are wanted; with Stable Diffusion the pixels of 2 images of 512 px on a CPU, else of 16."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,11 +34,11 @@ def load_splits(config: DataConfig) -> Splits:
     Raises:
         InputError: Anything wrong with the data, each with what to do.
     """
+    shot_groups((), config.many, config.few)  # refuses thresholds that are swapped
     splits = read_source(config)
     for name, table in splits.tables().items():
         if len(table) == 0:
             raise InputError("images in every split", f"none in {name}", "remove the empty split")
-    shot_groups((), config.many, config.few)  # refuses thresholds that are swapped
     if len(splits.classes) < 2:
         raise InputError("at least two classes", f"only {splits.classes[0]!r}", "add the images of another class")
     factor = config.imbalance_factor

@@ -27,6 +27,7 @@ from pipelines.feedback import check_rounds, make_in_rounds, read_rounds, with_f
 from pipelines.generator_flags import check_generator
 from pipelines.judging import check_gates
 from pipelines.loading import load_splits, with_default_test
+from pipelines.model_files import weights_of
 from pipelines.objective import check_training
 from pipelines.open_data import OpenData, open_data
 from pipelines.pipeline_plan import plan_pipeline, show_plan
@@ -117,6 +118,8 @@ def _check(config: RebalanceConfig) -> None:
     parse_candidates(config)
     check_generator(config)
     check_gates(config.filter)
+    if config.filter.features is not None:
+        weights_of(config.filter.features)
     if config.tune_folds == 1 or config.tune_folds < 0:
         raise InputError("--tune-folds of 2 or more, or 0", str(config.tune_folds), "3 are usual")
     if config.seeds < 1:

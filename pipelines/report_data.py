@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from pipelines.comparison import ARM_TITLES, Comparison, compare
+from pipelines.config import COMMANDS
 from pipelines.config_files import from_dict
 from pipelines.config_groups import ObjectiveConfig
 from pipelines.report_notes import report_notes
-from pipelines.runs import read_first_stage, read_run_config
+from pipelines.runs import read_first_stage, read_run_config, with_defaults
 from pipelines.synthesis_report import SynthesisData, read_synthesis
 from pipelines.trained_runs import training_of
 from rebalance.counts import FloatArray, Group
@@ -127,7 +129,9 @@ def _of_trainings(folders: Sequence[Path]) -> ReportData:
                 "report on it alone",
             )
         settings = [_without_seed(stage) for stage in (own, config)]
-        name = names.setdefault(json.dumps(settings, sort_keys=True), _unused(folder.name, arms))
+        name = names.setdefault(
+            json.dumps(settings, sort_keys=True), _unused(re.sub(r"-seed\d+$", "", folder.name), arms)
+        )
         arms.setdefault(name, []).append((_seeds(own, config), folder))
         shown[name] = config if own["command"] == "train" else {**own, "first_stage": config}
     synthesis = Path(config["synthetic"]) if config.get("synthetic") else None
@@ -160,7 +164,10 @@ def _by_seed(arms: Mapping[str, Sequence[tuple[Seeds, Path]]]) -> dict[str, dict
 
 def _without_seed(stage: dict[str, Any]) -> dict[str, Any]:
     """The settings that trainings of one arm share; the settings of a teacher in place of where it is."""
-    settings = {name: value for name, value in stage.items() if name not in ("seed", "place", "run")}
+    whole = with_defaults(stage, COMMANDS[stage["command"]])
+    settings = {name: value for name, value in whole.items() if name not in ("seed", "place", "run")}
+    if "data" in settings:  # bounds of groups train nothing
+        settings["data"] = {name: value for name, value in settings["data"].items() if name not in ("many", "few")}
     teacher = _teacher(stage)
     if teacher is None:
         return settings
@@ -214,7 +221,10 @@ def _collect(
         pairs = [(arm, reference) for arm in compared if arm not in others]
         comparison = compare(by_seed, pairs, titles={})
         unpaired = [arm for arm, _ in pairs if (arm, reference) not in comparison.differences]
-    data = read_first_stage(_first(next(iter(trainings.values()))))["data"]
+    thresholds = {_thresholds(folder): arm for arm, folders in trainings.items() for folder in folders.values()}
+    if len(thresholds) > 1:
+        told = "; ".join(f"{arm} with more than {many} and fewer than {few}" for (many, few), arm in thresholds.items())
+        raise InputError("runs with the same --many and --few", told, "report on them one by one")
     return ReportData(
         title=title,
         classes=tuple(first["classes"]),
@@ -237,8 +247,14 @@ def _collect(
         config=config,
         environment=read_json(folder / "environment.json"),
         notes=report_notes(runs, split, others, unpaired, pipeline=pipeline),
-        thresholds=(data.get("many", 100), data.get("few", 20)),  # runs of earlier versions have none
+        thresholds=next(iter(thresholds)),
     )
+
+
+def _thresholds(run: Path) -> tuple[int, int]:
+    """Bounds of many-shot and few-shot classes; runs of earlier versions say none."""
+    data = read_first_stage(run)["data"]
+    return data.get("many", 100), data.get("few", 20)
 
 
 def _images(runs: Mapping[Any, Path]) -> set[str]:

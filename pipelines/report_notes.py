@@ -31,6 +31,11 @@ def report_notes(
         notes = ["Figures are of the validation split: there is no test split."]
     if others:
         notes.append(f"Not compared with {reference}, which has other images in its splits: {', '.join(others)}.")
+    alone = {arm: [run for run in seeds if "first_stage" not in run] for arm, seeds in runs.items()}
+    lengths = {arm: {run["updates"] for run in seeds if "updates" in run} for arm, seeds in alone.items()}
+    if len(set().union(*lengths.values())) > 1:
+        told = ", ".join(f"{arm} {' or '.join(map(str, sorted(n)))}" for arm, n in lengths.items() if n)
+        notes.append(f"Not trained for equally many updates, which alone makes a difference: {told}.")
     if unpaired:
         notes.append(f"Not compared with {reference}, for no seed in common: {', '.join(unpaired)}.")
     if max(map(len, runs.values())) == 1:

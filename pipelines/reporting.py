@@ -119,9 +119,16 @@ def _warnings(synthesis: SynthesisData | None) -> list[str]:
 
 def _texts(config: dict[str, Any], environment: dict[str, Any]) -> dict[str, str]:
     """Settings and environment as YAML."""
-    told = {name: value for name, value in environment.items() if name != "directory"}  # the reader's is another
+    told = _without_directory(environment)
+    if "earlier" in told:
+        told["earlier"] = [_without_directory(one) for one in told["earlier"]]
     named = {"settings": config, "environment": told}
     return {name: yaml.safe_dump(value, sort_keys=False, allow_unicode=True) for name, value in named.items()}
+
+
+def _without_directory(environment: dict[str, Any]) -> dict[str, Any]:
+    """The reader's is another."""
+    return {name: value for name, value in environment.items() if name != "directory"}
 
 
 def _tuning_rows(tuning: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -117,7 +117,7 @@ class RunFolder:
                 )
             if not resume:
                 self._empty()
-            elif changed := differences(_with_defaults(found, config), wanted):
+            elif changed := differences(with_defaults(found, type(config)), wanted):
                 raise InputError(
                     f"the configuration that {self.path} was begun with",
                     "\n".join(["another one:", *(f"  {line}" for line in changed)]),
@@ -150,11 +150,11 @@ class RunFolder:
             shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
 
 
-def _with_defaults(found: dict[str, Any], config: Any) -> dict[str, Any]:
+def with_defaults(found: dict[str, Any], config: type) -> dict[str, Any]:
     """A saved config, with what it does not name, such as a setting of a later version, at its default."""
     settings = {name: value for name, value in found.items() if name != "command"}
     try:
-        return {"command": found["command"], **to_dict(from_dict(type(config), settings))}
+        return {"command": found["command"], **to_dict(from_dict(config, settings))}
     except InputError:  # of a version that had other settings: shown as it is
         return found
 

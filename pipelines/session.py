@@ -16,6 +16,8 @@ from weakref import WeakSet
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
+from accelerate.state import GradientState
+from accelerate.utils import DynamoBackend
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -77,6 +79,12 @@ def start_session(
         raise InputError("a tracker", repr(tracker), f"use one of {', '.join(_TRACKERS)}, or none")
     if ":" in device:
         os.environ["ACCELERATE_TORCH_DEVICE"] = device
+    if (n_parts := GradientState().num_steps) > 1:
+        raise InputError(
+            "no Accelerator with gradient accumulation in this process",
+            f"one with {n_parts} steps, which the loop here would change",
+            "use another process; --grad-accum-steps says it here",
+        )
     with _without_launcher_settings(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`log_with=")  # a tracker that is not installed is refused below
         accelerator = Accelerator(
@@ -121,6 +129,12 @@ def _warn_once(text: str) -> None:
 
 
 def _check_accelerator(accelerator: Accelerator) -> None:
+    if accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
+        raise InputError(
+            "no Accelerator with a compiler of its own in this process",
+            f"one with {accelerator.state.dynamo_plugin.backend.value.lower()}",
+            "leave out its dynamo_backend: --compile says it",
+        )
     if accelerator.mixed_precision != "no":
         raise InputError(
             "no Accelerator with a precision of its own in this process",

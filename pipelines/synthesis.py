@@ -36,7 +36,7 @@ from pipelines.generator_flags import check_generator
 from pipelines.generator_plan import Workshop
 from pipelines.judging import Judge, check_gates
 from pipelines.kernels import kernels
-from pipelines.model_files import TrainedClassifier, load_model
+from pipelines.model_files import TrainedClassifier, load_model, weights_of
 from pipelines.open_data import OpenData, open_data
 from pipelines.ranges import refuse_below
 from pipelines.results import claim_data
@@ -90,6 +90,8 @@ def synthesize(
             return SynthesisResult(folder, read_json(folder / "metrics.json"))
     check_generator(config)
     check_gates(config.filter)
+    if config.filter.features is not None and not checked:
+        weights_of(config.filter.features)
     opened = open_data(config.data, session.device) if opened is None else opened
     plan = plan_synthesis(config, opened.train.table, opened.size, session.device)
     begun = config.resume and (folder / "config.yaml").exists()
@@ -113,7 +115,7 @@ def _claim(run: RunFolder, opened: OpenData, device: torch.device | None) -> Non
         raise InputError(
             f"the kind of device that {run.path} was begun on, {begun['device']}, which its images depend on",
             device.type,
-            "go on there, start again with --no-resume, or choose another folder (--out)",
+            "go on there, or make the images in another folder",
         )
     claim_data(run, opened, **{name: begun[name] for name in ("device",) if name in begun})
 
@@ -266,5 +268,5 @@ def synthesize_command(config: SynthesizeConfig) -> None:
             numbers = [str(entry[key]) for key in ("real", "wanted", "made", "kept")]
             notes = [f"{short} short"] * (short > 0) + ["gate loosened"] * entry["loosened"]
             rows.append([entry["class"], *numbers, ", ".join(notes), reasons])
-    print_table("synthesized images", ["class", "real", "wanted", "made", "kept", "", "rejected"], rows)
+    print_table("synthesized images", ["class", "real", "wanted", "made", "kept", "note", "rejected"], rows)
     log.info("images: %s", result.folder / ("shards" if config.files.shards else "images"))

@@ -83,7 +83,7 @@ def plan_synthesis(config: SynthesizeConfig, train: ImageTable, image_size: int,
     if config.generator.generator == "stable-diffusion":
         generator = plan_stable_diffusion(config, train.classes, device)
     else:
-        generator = plan_class_conditional(config, train.classes, image_size, device)
+        generator = plan_class_conditional(config, train.classes, image_size, int(amount.budget.sum()), device)
     n_bytes = 3 * generator.image_size**2 * _BYTES_PER_VALUE[config.files.format] + 500
     copies = 2 if config.files.shards else 1.3  # of the kept ones; where links fail, they are copied
     megabytes = generator.megabytes + _expected_candidates(amount) * n_bytes * copies / 1e6
@@ -131,13 +131,16 @@ def check_cost(config: SynthesizeConfig, plan: SynthesisPlan, minutes: Minutes, 
 
 def _what_to_lower(minutes: Minutes, limit: float) -> str:
     """What helps: fewer images do not where it is a training that takes long."""
-    if minutes.features > limit:
-        what = "lower --feature-updates, choose a smaller --model or --image-size, or give the --features of a run"
-    elif minutes.features + minutes.training > limit:
-        what = "lower --generator-updates, --generator-batch-size or --generator-channels, which cost quality"
-    else:
-        what = "lower --max-images or --steps"
-    return f"use a GPU, {what}, or raise --max-minutes to {sum(minutes) + 1:.0f}"
+    parts = {
+        "lower --feature-updates, choose a smaller --model, or give the --features of a run": minutes.features,
+        "lower --generator-updates, --generator-batch-size or --generator-channels, which cost quality": (
+            minutes.training
+        ),
+        "lower --max-images or --steps": minutes.sampling,
+    }
+    ordered = sorted(parts, key=lambda part: -parts[part])
+    what = "; ".join(part for i, part in enumerate(ordered) if i == 0 or parts[part] > limit / 5)
+    return f"use a GPU; {what}; or raise --max-minutes to {sum(minutes) + 1:.0f}"
 
 
 def show_plan(plan: SynthesisPlan, minutes: Minutes) -> None:

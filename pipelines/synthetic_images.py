@@ -42,6 +42,14 @@ def open_synthetic(
     return open_table(table, size, data, device, "synthetic images")
 
 
+def repeat_warnings(folder: Path | None) -> None:
+    """Say again what a synthesis said of its images."""
+    file = None if folder is None else folder / "metrics.json"
+    if file is not None and file.exists():
+        for words in read_json(file).get("warnings", ()):
+            log.warning("%s: %s", folder, words)
+
+
 def of_other_splits(folder: Path, fingerprint: str) -> bool:
     """Whether a synthesis saw other images than training does, perhaps some that are held out here; then it is said."""
     file = folder / "classes.json"

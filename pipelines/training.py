@@ -18,7 +18,7 @@ from pipelines.preparation import Prepared, prepare_training
 from pipelines.results import claim_data
 from pipelines.runs import RunFolder, slug
 from pipelines.session import Session, start_session
-from pipelines.synthetic_images import of_other_splits
+from pipelines.synthetic_images import of_other_splits, repeat_warnings
 from pipelines.training_run import TrainingRun
 from rebalance.devices import kept_random_state
 from rebalance.files import read_json
@@ -45,8 +45,10 @@ def train(config: TrainConfig) -> TrainResult:
         RunError: A loss that is not finite; the last checkpoint stays.
     """
     warn_without_synthetic(config)
+    repeat_warnings(config.synthetic)
     taught = "-taught" if config.objective.teacher is not None else ""
-    name = config.place.experiment or f"{slug(config.data.data)}-{config.objective.recipe}{taught}"
+    seed = f"-seed{config.seed}" if config.seed else ""
+    name = config.place.experiment or f"{slug(config.data.data)}-{config.objective.recipe}{taught}{seed}"
     return train_in(config.place.output / "train" / name, config)
 
 

@@ -20,7 +20,7 @@ from pipelines.history import History, write_history
 from pipelines.kernels import kernels
 from pipelines.loop import Step, training_steps
 from pipelines.open_data import OpenData
-from pipelines.optimization import build_optimizer
+from pipelines.optimization import base_learning_rate, build_optimizer
 from pipelines.pictures import MAX_PICTURES, write_pictures
 from pipelines.preparation import Prepared, augmentation_of
 from pipelines.results import save_results
@@ -204,6 +204,9 @@ class TrainingRun:
         real, synthetic = self.prepared.counts
         facts: dict[str, Any] = {
             "method": self.config.objective.recipe,
+            "model": self.prepared.description.backbone,
+            "image_size": self.opened.size,
+            "lr": base_learning_rate(self.config.optimization),
             "seed": self.config.seed,
             "updates": self.prepared.batches.n_updates,
             "train_counts": real.astype(int).tolist(),

@@ -20,6 +20,8 @@ from rebalance.devices import kept_random_state
 from rebalance.ranks import broadcast
 
 _TIMED = 5
+_SLOW = 2
+"""First updates, which choose kernels and fill caches."""
 """Updates that are timed, after two that build kernels."""
 
 
@@ -45,11 +47,12 @@ def training_minutes(config: TrainConfig, opened: OpenData, device: torch.device
             config.optimization,
             seed=config.seed,
         )
-        times = []
+        times = [time.perf_counter()]
         with closing(steps):
-            for _ in islice(steps, 2 + _TIMED):
+            for _ in islice(steps, _SLOW + _TIMED):
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 times.append(time.perf_counter())
-    seconds = [after - before for before, after in pairwise(times[1:])]
-    return broadcast(median(seconds or [0.0]) * prepared.batches.n_updates / 60)
+    seconds = [after - before for before, after in pairwise(times)]
+    usual = seconds[_SLOW:] or seconds[-1:]
+    return broadcast(median(usual) * prepared.batches.n_updates / 60)

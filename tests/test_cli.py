@@ -43,17 +43,28 @@ def test_help_answers_within_a_second_and_without_torch() -> None:
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 2  # half a second where little else runs
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), MemoryError()])
+@pytest.mark.parametrize("rank", [None, "1"])
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.0 GiB. GPU"), ": Tried to allocate 2.0 GiB\n"),
+        (RuntimeError("[enforce fail] can't allocate memory: you tried to allocate 9 bytes."), ": you tried"),
+        (MemoryError(), "\n"),
+    ],
+)
 def test_out_of_memory_says_what_takes_less(
-    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, told: str, rank: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+
     def fail(_: object) -> None:
         raise error
 
     monkeypatch.setattr("pipelines.training.train_command", fail)
     assert cli.main(["train", "digits"]) == 1
     shown = capsys.readouterr().err
-    assert "out of memory" in shown
+    assert f"out of memory{'' if rank is None else ' of rank 1'}{told}" in shown
     assert "--grad-accum-steps" in shown
     assert "--sampling-batch" in shown
     monkeypatch.setattr("pipelines.training.train_command", lambda _: 1 / 0)

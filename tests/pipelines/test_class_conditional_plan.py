@@ -26,7 +26,7 @@ from pipelines.class_conditional_plan import plan_class_conditional
 
 def describe(generator: GeneratorConfig, image_size: int = 16) -> str:
     settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=generator)
-    return plan_class_conditional(settings, ("0", "1"), image_size, torch.device("cpu")).description
+    return plan_class_conditional(settings, ("0", "1"), image_size, 1000, torch.device("cpu")).description
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_classes_are_drawn_as_they_are_and_for_an_adapter_by_their_root(
     given: float | None, class_conditional: float, adapter: float
 ) -> None:
     settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=GeneratorConfig(label_exponent=given))
-    plan = plan_class_conditional(settings, ("0", "1"), 16, torch.device("cpu"))
+    plan = plan_class_conditional(settings, ("0", "1"), 16, 1000, torch.device("cpu"))
     assert plan.training.label_exponent == class_conditional
     assert stable_diffusion_plan._adaptation(settings).label_exponent == adapter
 
@@ -73,7 +73,7 @@ def test_the_objective_is_trained_and_its_time_estimated(
 ) -> None:
     generator = GeneratorConfig(generator_objective=objective, generator_channels=(8, 16), generator_batch_size=2)
     settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=generator)
-    plan = plan_class_conditional(settings, ("0", "1"), 16, torch.device("cpu"))
+    plan = plan_class_conditional(settings, ("0", "1"), 16, 1000, torch.device("cpu"))
     assert plan.training.objective == objective
     timed: list[TrainingSettings] = []
 
@@ -90,7 +90,7 @@ def test_the_objective_is_trained_and_its_time_estimated(
 @pytest.mark.parametrize("augment", [0.0, 0.12])
 def test_the_network_is_told_of_augmentation_where_there_is_some(augment: float) -> None:
     settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=GeneratorConfig(generator_augment=augment))
-    plan = plan_class_conditional(settings, ("0", "1"), 16, torch.device("cpu"))
+    plan = plan_class_conditional(settings, ("0", "1"), 16, 1000, torch.device("cpu"))
     assert (plan.training.augment, plan.network.told) == (augment, augment > 0)
 
 
@@ -101,14 +101,32 @@ def test_an_image_that_begins_from_another_takes_as_much_less_time(monkeypatch: 
     for strengths in ((), (0.5, 1.0)):
         generator = GeneratorConfig(generator_channels=(8, 16), generator_batch_size=2, head_to_tail=strengths)
         settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=generator)
-        minutes.append(plan_class_conditional(settings, ("0", "1"), 16, torch.device("cpu")).estimate_minutes(9)[1])
+        plan = plan_class_conditional(settings, ("0", "1"), 16, 1000, torch.device("cpu"))
+        minutes.append(plan.estimate_minutes(2 * 128)[1])
     assert minutes[1] == pytest.approx(0.75 * minutes[0])
+
+
+@pytest.mark.parametrize(("wanted", "batch"), [(1, 8), (8, 8), (9, 16), (100, 128), (5000, 128)])
+def test_few_images_are_no_large_batch(wanted: int, batch: int) -> None:
+    settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=GeneratorConfig())
+    plan = plan_class_conditional(settings, ("0", "1"), 16, wanted, torch.device("cpu"))
+    assert plan.sampling_batch == batch
+
+
+def test_a_padded_batch_takes_as_long_as_a_full_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr(class_conditional_plan.ClassConditionalPlan, "_now", lambda _: next(ticks))
+    generator = GeneratorConfig(generator_channels=(8, 16), generator_batch_size=2)
+    settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=generator)
+    plan = plan_class_conditional(settings, ("0", "1"), 16, 1000, torch.device("cpu"))
+    one, full, more = (plan.estimate_minutes(n)[1] for n in (1, 128, 129))
+    assert (one, more) == pytest.approx((full, 2 * full))
 
 
 def test_two_checkpoints_of_four_copies_of_the_weights_have_to_fit_on_the_disk() -> None:
     generator = GeneratorConfig(generator_channels=(8, 16))
     settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=generator)
-    plan = plan_class_conditional(settings, ("0", "1"), 16, torch.device("cpu"))
+    plan = plan_class_conditional(settings, ("0", "1"), 16, 1000, torch.device("cpu"))
     copy = sum(weight.numel() * weight.element_size() for weight in build_unet(plan.network).parameters()) / 1e6
     assert plan.megabytes == pytest.approx(2 * 4 * copy)
 

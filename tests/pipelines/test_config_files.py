@@ -147,6 +147,21 @@ def test_counts_may_be_a_mapping() -> None:
     assert config.budget.count == ("cat=50",)
 
 
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ("{yes: 2, no: 1}", "names of pairs as text; got True; quote the name"),
+        ("{1.5: 2}", "names of pairs as text; got 1.5"),
+        ("{cat: }", "one value for each name; got None for 'cat'"),
+        ("{cat: {dog: 1}}", "one value for each name; got {'dog': 1} for 'cat'"),
+    ],
+)
+def test_pairs_that_yaml_reads_otherwise_are_refused(pairs: str, message: str) -> None:
+    values = yaml.safe_load(f"data: digits\nbudget: {{budget: explicit, count: {pairs}}}")
+    with pytest.raises(InputError, match=message):
+        from_dict(RebalanceConfig, values)
+
+
 def test_data_may_be_left_to_the_command_line() -> None:
     assert from_dict(TrainConfig, {"seed": 3}).data.data == UNSET
     assert from_dict(EvaluateConfig, {}).run == Path(UNSET)

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from pipelines.figures import arm_comparison, class_distribution, distance_histograms, save_png
+from pipelines.figures import arm_comparison, class_distribution, distance_histograms, loss_curves, save_png
 
 
 def test_intervals_end_where_accuracies_do() -> None:
@@ -19,6 +19,20 @@ def test_intervals_end_where_accuracies_do() -> None:
 def test_bars_keep_under_the_top() -> None:
     figure = class_distribution(["a", "b"], [10, 2], [0, 8])
     assert figure.axes[0].get_ylim() == pytest.approx((0, 10.5))
+
+
+def test_logarithmic_axes_have_plain_numbers() -> None:
+    for figure in (
+        loss_curves({"a": [{"updates": 1, "train_loss": 12.0}, {"updates": 2, "train_loss": 0.05}]}),
+        loss_curves({"a": [{"updates": 1, "train_loss": 2.2}, {"updates": 2, "train_loss": 1.4}]}),
+        class_distribution(["a", "b"], [5000, 2], None),
+    ):
+        save_png(figure)
+        axis = figure.axes[0].yaxis
+        shown = [label.get_text() for label in (*axis.get_ticklabels(), *axis.get_ticklabels(minor=True))]
+        numbers = [text for text in shown if text]
+        assert len(numbers) >= 2
+        assert all(text == f"{float(text):g}" for text in numbers)
 
 
 def test_class_names_in_any_script_are_drawn_without_a_word() -> None:

@@ -31,6 +31,12 @@ def test_one_seed_is_no_evidence(pipeline: bool, advice: str) -> None:
     assert advice not in notes({"a": [run()], "b": [run(), run()]}, pipeline=pipeline)
 
 
+def test_trainings_of_other_lengths_are_told_and_second_stages_are_not_asked() -> None:
+    arms = {"a": [run(updates=150)] * 2, "b": [run(updates=100)] * 2, "c": [run(updates=5, first_stage="a")] * 2}
+    assert "Not trained for equally many updates, which alone makes a difference: a 150, b 100." in notes(arms)
+    assert "equally many" not in notes({**arms, "b": arms["a"]})
+
+
 def test_classes_that_are_not_judged_or_hardly_are_told() -> None:
     assert "1 of 3 classes have no image" in notes({"a": [run(test={"support": [0, 10, 30]})] * 2})
     few = "fewer than 10 images"

@@ -123,8 +123,13 @@ def test_different_runs_are_arms_of_one_report_with_the_settings_of_each(tmp_pat
             place=PlaceConfig(device="cpu", report_to="none", output=tmp_path),
         )
         runs[method] = train(settings).folder
+    environment = runs["ce"] / "environment.json"  # as if another machine had begun it
+    now = json.loads(environment.read_text())
+    environment.write_text(json.dumps({**now, "earlier": [{**now, "device": "another"}]}))
     files = report(ReportConfig(runs=tuple(runs.values()), out=tmp_path / "both"))
     markdown, html = files.markdown.read_text(), files.html.read_text()
+    assert "device: another" in html
+    assert "directory:" not in html
     shown = yaml.safe_load(re.findall("```yaml\n(.*?)```", markdown, re.DOTALL)[0])
     assert {name: (one["objective"]["method"], one["optimization"]["updates"]) for name, one in shown.items()} == {
         "digits-ce": ("ce", 2),

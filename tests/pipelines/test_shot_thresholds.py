@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipelines import (
     DataConfig,
@@ -54,3 +55,33 @@ def test_the_thresholds_of_a_run_are_those_of_its_table_figures_and_report(
 def test_swapped_thresholds_are_refused() -> None:
     with pytest.raises(InputError, match=r"few <= many \(= 10\); got few = 20"):
         train(TrainConfig(data=DataConfig(data="digits", many=10)))
+
+
+@pytest.mark.parametrize(("many", "few"), [(-1, 0), (100, -1)])
+def test_negative_thresholds_are_refused(many: int, few: int) -> None:
+    with pytest.raises(InputError, match=r"--(many|few) .*; got -1"):
+        inspect(InspectConfig(data=DataConfig(data="digits", many=many, few=few)))
+
+
+def test_runs_that_say_no_thresholds_are_of_one_arm_with_those_that_do_and_others_are_not_compared(
+    tmp_path: Path,
+) -> None:
+    def run(seed: int, **thresholds: int) -> Path:
+        return train(
+            TrainConfig(
+                data=DataConfig(data="digits", **thresholds),
+                objective=ObjectiveConfig(method="ce"),
+                optimization=OptimizationConfig(updates=1, batch_size=16),
+                seed=seed,
+                place=PlaceConfig(device="cpu", report_to="none", output=tmp_path / str(len(thresholds))),
+            )
+        ).folder
+
+    before, after, other = run(0), run(1), run(2, many=40, few=5)
+    config = yaml.safe_load((before / "config.yaml").read_text())
+    del config["data"]["many"], config["data"]["few"]
+    (before / "config.yaml").write_text(yaml.safe_dump(config))
+    files = report(ReportConfig(runs=(before, after), out=tmp_path / "report"))
+    assert list(json.loads(files.json.read_text())["arms"]) == ["digits-ce"]
+    with pytest.raises(InputError, match=r"the same --many and --few; got .*than 100 and .*than 40 and fewer than 5"):
+        report(ReportConfig(runs=(before, other), out=tmp_path / "report"))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipelines import BudgetConfig, DataConfig, GeneratorConfig, SynthesizeConfig, TrainConfig, synthesis, synthesize
+from pipelines.loading import load_splits
+from pipelines.synthesis_plan import Minutes, check_cost, plan_synthesis
 from rebalance.errors import InputError
 
 Config = Callable[..., SynthesizeConfig]
@@ -56,6 +60,10 @@ def test_the_classifier_of_the_gates_counts_where_it_is_trained(
     assert "classifier of the gates: about 90.0 minutes; generator" in caplog.text
     assert "without --dry-run this is refused" in caplog.text
     given = replace(settings, filter=replace(settings.filter, features=tmp_path / "run"), dry_run=True)
+    with pytest.raises(InputError, match="expected a finished run with a model"):
+        synthesize(given)
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "weights.safetensors").touch()
     caplog.clear()
     with caplog.at_level(logging.INFO):
         synthesize(given)
@@ -121,3 +129,23 @@ def test_bad_budgets_are_refused(tiny_synthesis: Config, tmp_path: Path, budget:
     with pytest.raises(InputError, match=words):
         synthesize(tiny_synthesis(tmp_path / "out", budget=budget))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("minutes", "lower"),
+    [
+        (Minutes(90, 0, 0), ["--feature-updates"]),
+        (Minutes(98, 420, 5), ["--generator-updates", "--feature-updates"]),
+        (Minutes(5, 10, 300), ["--max-images"]),
+        (Minutes(20, 25, 30), ["--max-images", "--generator-updates", "--feature-updates"]),
+    ],
+)
+def test_what_takes_long_is_named_the_longest_first(
+    minutes: Minutes, lower: list[str], tiny_synthesis: Config, tmp_path: Path
+) -> None:
+    settings = tiny_synthesis(tmp_path / "out")
+    plan = plan_synthesis(settings, load_splits(settings.data).train, 16, torch.device("cpu"))
+    with pytest.raises(InputError) as refused:
+        check_cost(settings, plan, minutes, tmp_path)
+    named = re.findall(r"lower (--[a-z-]+)", str(refused.value))
+    assert named == lower
