@@ -177,7 +177,7 @@ def test_real_ranks_draw_every_row_once_and_resume(world: int, tmp_path: Path) -
             [*launch, str(RANKS), str(tmp_path)], capture_output=True, text=True, check=False, timeout=500
         )
         assert done.returncode == 0, done.stderr[-3000:]
-    for loop in ("ddp", "accelerate", "accelerate-classes", "accelerate-mixed"):
+    for loop in ("ddp", "accelerate", "accelerate-classes", "accelerate-mixed", "accelerate-untold"):
         logs = [json.loads((tmp_path / f"{loop}-{rank}.json").read_text()) for rank in range(world)]
         weights = [log["weight"] for log in logs]
         assert all(weight == weights[0] for weight in weights)
@@ -201,7 +201,7 @@ def epoch_batches(loop: str, epoch: int, batch_size: int) -> list[list[int]]:
     real, synthetic = EpochSampler(labels[:300], seed=7), EpochSampler(labels[300:], seed=8)
     sampler: Any = (
         ClassBatchSampler(labels, 5, batch_size // 5, seed=7)
-        if loop == "accelerate-classes"
+        if loop in ("accelerate-classes", "accelerate-untold")
         else MixedSourceSampler(real, synthetic, batch_size=batch_size, real_share=0.5, num_samples=480)
     )
     sampler.set_epoch(epoch)
