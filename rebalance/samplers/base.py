@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from rebalance.counts import IntArray
 from rebalance.errors import InputError
+from rebalance.samplers.loader_count import is_loader_count
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -25,6 +26,9 @@ class SeededSampler(Sampler[T_co], ABC):
     Iterating does not move it: the loop calls `set_epoch` before each epoch and, where it wants to resume in the
     middle of one, `consumed` after each step. A loader runs ahead of training, so only the loop knows. A loop that does
     not call `set_epoch` has the same order in every epoch, and is warned.
+
+    Loaders that accelerate or Lightning Fabric prepared call `set_epoch` too, with a count of their own iterations,
+    from 0. What the loop said stands above it: the count goes on from the epoch that was named or loaded last.
     """
 
     seed: int
@@ -33,11 +37,18 @@ class SeededSampler(Sampler[T_co], ABC):
     epoch: int = 0
     _consumed: int = 0
     _iterations: int | None = 0  # begun without an epoch being named; None once one was, or the warning was given
+    _said: Literal["loaded", "named"] | None = None  # by the loop, since the last iteration began
+    _ahead: int | None = 0  # epochs, of a loader's own count; None where the loop spoke and no loader counted since
 
     def set_epoch(self, epoch: int) -> None:
         """Names the epoch that the next iteration draws; another epoch than now starts at its beginning."""
         epoch = check_whole(epoch, "epoch")
         self._iterations = None
+        if is_loader_count():
+            epoch = self._epoch_at(epoch)
+        else:
+            self._tell_of_lost_rest(epoch)
+            self._said, self._ahead = "named", None
         if epoch != self.epoch:
             self.epoch, self._consumed = epoch, 0
 
@@ -72,9 +83,11 @@ class SeededSampler(Sampler[T_co], ABC):
         self.seed = check_whole(state_dict["seed"], "seed")
         self.epoch = check_whole(state_dict["epoch"], "epoch")
         self._consumed = check_whole(state_dict["consumed"], "consumed draws")
+        self._said, self._ahead = "loaded", None
 
     def begin(self) -> None:
         """What `__iter__` calls first: warns of a loop that names no epoch, from its third iteration on."""
+        self._said = None
         if self._iterations is None:
             return
         self._iterations += 1
@@ -85,6 +98,27 @@ class SeededSampler(Sampler[T_co], ABC):
                 type(self).__name__,
                 _TOLD_AT,
                 "nothing is left of it" if self._consumed >= self.num_samples else "it draws the same rows",
+            )
+
+    def _epoch_at(self, count: int) -> int:
+        """The epoch at a loader's own `count`; one that is drawn to its end leads to the next, unless just named."""
+        if self._ahead is None:
+            self._ahead = self.epoch - count
+        finished = self._consumed >= self.num_samples and self._said != "named"
+        if finished and count + self._ahead == self.epoch:
+            self._ahead += 1
+        return max(count + self._ahead, 0)  # a second loader may count from 0 once more
+
+    def _tell_of_lost_rest(self, epoch: int) -> None:
+        if self._said == "loaded" and epoch != self.epoch and 0 < self._consumed < self.num_samples:
+            log.warning(
+                "set_epoch(%d) leaves epoch %d, which was loaded after %d of its %d draws: the rest is not drawn; "
+                "to go on there, name epoch %d first",
+                epoch,
+                self.epoch,
+                self._consumed,
+                self.num_samples,
+                self.epoch,
             )
 
     @abstractmethod
@@ -105,6 +139,15 @@ class BatchSampler(SeededSampler[list[int]], ABC):
     def sampler(self) -> BatchSampler:
         """Itself: where the prepared loaders of accelerate, and Lightning, look for what to tell the epoch."""
         return self
+
+    @sampler.setter
+    def sampler(self, sampler: object) -> None:
+        if sampler is not self:
+            raise InputError(
+                f"{type(self).__name__} as its own sampler, as it draws rows and batches at once",
+                type(sampler).__name__,
+                "make a new loader with the other sampler",
+            )
 
     @abstractmethod
     def batches(self) -> Iterator[IntArray]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch.distributed
 from torch.utils.data import Sampler
 
+from rebalance.counts import IntArray
 from rebalance.errors import InputError
 from rebalance.samplers.base import BatchSampler, Feed, SeededSampler, check_whole, log
 from rebalance.samplers.epoch import EpochSampler
@@ -28,6 +31,8 @@ class DistributedEpochSampler(Sampler[Any]):
     - With `batch_size` it yields batches, the same number of them on every rank whatever the epoch's length, as
       DistributedDataParallel needs: a remainder of less than a row a rank joins the batch before.
     - Over a batch sampler (`ClassBatchSampler`, `MixedSourceSampler`) it yields the rank's part of every batch.
+    - Over a `SeededSampler` of your own it yields rows: those of its `chunks()`, like `EpochSampler.chunks`, or else
+      those of its iteration, which must be the `num_samples` of an epoch without the consumed ones.
     - Over a torch sampler of rows, from any package, it draws as `ForeignSampler` does: the same order on every rank.
 
     Not together with what shards by itself, or a part of a part is drawn: with accelerate, give the sampler of one
@@ -47,7 +52,7 @@ class DistributedEpochSampler(Sampler[Any]):
 
     Raises:
         InputError: A rank out of range or unknown, an epoch or batch with less than a row a rank, or a torch sampler
-            that `ForeignSampler` refuses.
+            that `ForeignSampler` refuses; while iterating, a sampler of your own that draws other than it says.
 
     Examples:
         >>> parts = [list(DistributedEpochSampler(range(5), num_replicas=2, rank=rank)) for rank in range(2)]
@@ -66,20 +71,21 @@ class DistributedEpochSampler(Sampler[Any]):
         **options: Any,
     ) -> None:
         self.sampler = _whole(sampler, options)
-        world, here = _ranks()
-        self.num_replicas = check_whole(world if num_replicas is None else num_replicas, "num_replicas", least=1)
-        if rank is None and here is None and self.num_replicas > 1:
+        world = _launched_ranks() if num_replicas is None else num_replicas
+        self.num_replicas = check_whole(world, "num_replicas", least=1)
+        here = _launched_rank() if rank is None else rank
+        if here is None and self.num_replicas > 1:
             raise InputError(
                 f"a rank out of {self.num_replicas}",
                 "none, and no RANK",
                 "pass rank=, or make the sampler after torch.distributed started",
             )
-        self.rank = check_whole((here or 0) if rank is None else rank, "rank")
+        self.rank = check_whole(0 if here is None else here, "rank")
         if self.rank >= self.num_replicas:
             raise InputError(f"a rank below {self.num_replicas}", str(self.rank), "count the ranks from 0")
         self.batch_size = None if batch_size is None else check_whole(batch_size, "batch_size", least=1)
         self.drop_last = drop_last
-        self._told = self.num_replicas == 1  # of being sharded twice
+        self._sharded_once = self.num_replicas == 1  # or the warning that it is not was given
         self._check_sizes()
 
     @property
@@ -104,20 +110,21 @@ class DistributedEpochSampler(Sampler[Any]):
         self.sampler.load_state_dict(state_dict)
 
     def __iter__(self) -> Iterator[Any]:
-        self.sampler.begin()
         self._tell_of_sharder()
+        if isinstance(self.sampler, BatchSampler) or hasattr(self.sampler, "chunks"):
+            self.sampler.begin()  # others do as they are iterated
         if isinstance(self.sampler, BatchSampler):
             for batch in self.sampler.batches():
                 yield batch[self.rank :: self.num_replicas].tolist()
-        elif isinstance(self.sampler, (EpochSampler, ForeignSampler)):
-            done = self.sampler.state_dict()["consumed"]
-            feed = Feed(self.sampler.chunks())
-            for size in self._sizes(self.sampler.num_samples - done):
-                part = feed.take(size)[self.rank :: self.num_replicas].tolist()
-                if self.batch_size is None:
-                    yield from part
-                else:
-                    yield part
+            return
+        rest = self.sampler.num_samples - self.sampler.state_dict()["consumed"]
+        feed = Feed(self._chunks(rest))
+        for size in self._sizes(rest):
+            part = feed.take(size)[self.rank :: self.num_replicas].tolist()
+            if self.batch_size is None:
+                yield from part
+            else:
+                yield part
 
     def __len__(self) -> int:
         """Rows or batches of a whole epoch on this rank, also when resumed in the middle of one."""
@@ -127,6 +134,24 @@ class DistributedEpochSampler(Sampler[Any]):
         if self.batch_size is not None:
             return len(sizes)
         return sum(len(range(self.rank, size, self.num_replicas)) for size in sizes)
+
+    def _chunks(self, rest: int) -> Iterator[IntArray]:
+        """The `rest` rows of the epoch that are not consumed yet, some at a time."""
+        chunks = iter(self.sampler.chunks() if hasattr(self.sampler, "chunks") else _iterated(self.sampler))
+        n = 0
+        for chunk in chunks:
+            n += chunk.size
+            if n == rest:
+                n += sum(more.size for more in islice(chunks, 1))
+            if n > rest:
+                break
+            yield chunk
+        if n != rest:
+            raise InputError(
+                f"the {rest} rows that are left of an epoch of {type(self.sampler).__name__}",
+                "more" if n > rest else str(n),
+                "draw num_samples rows an epoch, and leave out those consumed",
+            )
 
     def _sizes(self, rows: int) -> list[int]:
         """How many of the next `rows` draws all ranks take together, time after time."""
@@ -142,9 +167,9 @@ class DistributedEpochSampler(Sampler[Any]):
         return sizes
 
     def _tell_of_sharder(self) -> None:
-        sharder = None if self._told else find_sharder()
+        sharder = None if self._sharded_once else find_sharder()
         if sharder is not None:
-            self._told = True
+            self._sharded_once = True
             log.warning(
                 "%s shards a DistributedEpochSampler, which is one rank's part: half of the draws or more are lost; %s",
                 sharder,
@@ -181,9 +206,27 @@ def _whole(sampler: Any, options: dict[str, Any]) -> SeededSampler[Any]:
     return sampler if isinstance(sampler, SeededSampler) else ForeignSampler(sampler, **options)
 
 
-def _ranks() -> tuple[int, int | None]:
-    """Number of ranks, and this one, None where nothing says."""
+def _iterated(sampler: SeededSampler[Any]) -> Iterator[IntArray]:
+    """What iterating yields, some rows at a time."""
+    rows = iter(sampler)
+    while chunk := list(islice(rows, _ROWS_AT_A_TIME)):
+        if not all(isinstance(row, (int, np.integer)) for row in chunk):
+            raise InputError(
+                "a sampler of rows", f"{type(sampler).__name__}, of something else", "derive it from BatchSampler"
+            )
+        yield np.array(chunk, dtype=np.int64)
+
+
+def _launched_ranks() -> int:
+    """Number of ranks, as torch.distributed or the launcher says."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_world_size(), torch.distributed.get_rank()
+        return torch.distributed.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _launched_rank() -> int | None:
+    """This rank, as torch.distributed or the launcher says; None where neither does."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank()
     rank = os.environ.get("RANK")
-    return int(os.environ.get("WORLD_SIZE", "1")), None if rank is None else int(rank)
+    return None if rank is None else int(rank)

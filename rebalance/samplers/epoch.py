@@ -14,6 +14,7 @@ from rebalance.errors import InputError
 from rebalance.permutations import MAX_SIZE
 from rebalance.samplers.base import SeededSampler, check_whole, log
 from rebalance.samplers.labels import find_classes
+from rebalance.samplers.names import name_weights
 from rebalance.schedules import Schedule, parse_schedule
 from rebalance.weights import class_weights, draw_shares
 
@@ -38,7 +39,7 @@ class EpochSampler(SeededSampler[int]):
         num_samples: Draws of an epoch; by default as many as there are labels.
         seed: Seed of every epoch's order.
         cb_beta: β of the effective number.
-        custom: Weight by class name, for rule "custom".
+        custom: Weight by class name, for rule "custom"; by number where no class has it as its name.
         classes: Class names, by default the strings among the labels, the data set's own (`classes`), or "0", "1", …
 
     Attributes:
@@ -67,7 +68,7 @@ class EpochSampler(SeededSampler[int]):
         num_samples: int | None = None,
         seed: int = 0,
         cb_beta: float | Literal["auto"] = "auto",
-        custom: Mapping[str, float] | None = None,
+        custom: Mapping[str, float] | Mapping[int, float] | None = None,
         classes: Sequence[str] | None = None,
     ) -> None:
         ids, self.classes = find_classes(labels, classes)
@@ -149,18 +150,23 @@ class EpochSampler(SeededSampler[int]):
         return self.schedule(min((epoch + shift) / self.epochs, 1.0))
 
     def _shares_by_rule(
-        self, rule: str, exponent: float, cb_beta: float | Literal["auto"], custom: Mapping[str, float] | None
+        self,
+        rule: str,
+        exponent: float,
+        cb_beta: float | Literal["auto"],
+        custom: Mapping[str, float] | Mapping[int, float] | None,
     ) -> FloatArray:
         """Share of each class under the full rule; a class without a row has none."""
         present = np.flatnonzero(self.counts)
         names = [self.classes[c] for c in present]
         absent = set(self.classes) - set(names)
+        named = None if custom is None else name_weights(custom, self.classes)
         weights = class_weights(
             self.counts[present],
             rule,
             strength=exponent,
             cb_beta=cb_beta,
-            custom=None if custom is None else {name: w for name, w in custom.items() if name not in absent},
+            custom=None if named is None else {name: w for name, w in named.items() if name not in absent},
             classes=names,
         )
         shares = np.zeros(self.counts.size)

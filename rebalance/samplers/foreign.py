@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
+from array import array
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -18,21 +20,28 @@ from rebalance.draws import random_words
 from rebalance.errors import InputError
 from rebalance.samplers.base import SeededSampler, check_whole
 
+_COMPARED = 1024  # rows that tell whether the same comes again
+_CONTAINERS = (dict, list, tuple, deque)
+
 
 class ForeignSampler(SeededSampler[int]):
     """Any torch sampler of rows, with an order that follows from its arguments, `seed` and `epoch`.
 
-    Each epoch is drawn by a copy of the sampler, which shares its data set, so that no epoch depends on those before.
+    Each epoch is drawn by a copy of the sampler and of those within it, so that no epoch depends on those before. What
+    they sample from is shared: a `Dataset`, and what has `__getitem__` but is no array or container of Python's own.
     The copy's own random numbers, and torch's, NumPy's and Python's global ones, are seeded for that time; the
     caller's stay as they were. Where it has `set_epoch`, the copy is told the epoch.
+
+    Its length is asked once, here, and holds for every epoch; one that draws more or fewer rows raises.
 
     Args:
         sampler: The sampler, of one process, with a length.
         seed: Seed of every epoch's order.
 
     Raises:
-        InputError: Batches in place of rows, no length, one rank's part already, or a sampler that cannot be copied or
-            does not repeat itself.
+        InputError: Batches in place of rows, no length or one that changes from epoch 0 to 1, one rank's part already,
+            or a sampler that cannot be copied or does not repeat itself in its first 1,024 rows. While iterating:
+            another number of rows than its length.
 
     Examples:
         >>> from torch.utils.data import RandomSampler
@@ -50,7 +59,14 @@ class ForeignSampler(SeededSampler[int]):
         if not hasattr(sampler, "__len__"):
             raise InputError("a sampler with a length", f"{self._name} without", "pass one whose epoch ends")
         self.num_samples = check_whole(len(sampler), f"the length of {self._name}", least=1)
-        if not np.array_equal(self._order(), self._order()):
+        with self._drawer(epoch=1) as drawer:
+            if len(drawer) != self.num_samples:
+                raise InputError(
+                    "a sampler with one length for all epochs",
+                    f"{self._name} with {self.num_samples}, then {len(drawer)}",
+                    "pass a sampler whose length is that of every epoch",
+                )
+        if not np.array_equal(self._order(_COMPARED), self._order(_COMPARED)):
             raise InputError(
                 "a sampler that draws the same again under the same seed",
                 f"{self._name}, which does not",
@@ -68,23 +84,30 @@ class ForeignSampler(SeededSampler[int]):
     def __len__(self) -> int:
         return self.num_samples
 
-    def _order(self) -> IntArray:
-        """All rows of the epoch, shape (num_samples,)."""
+    @contextmanager
+    def _drawer(self, epoch: int) -> Iterator[Any]:
+        """A copy of the sampler that was told `epoch`, while random numbers follow from seed and epoch."""
         drawer, generators = _copied(self.source)
-        with _seeded(random_words((self.seed, self.epoch), 0, 1 + len(generators)).tolist(), generators):
+        with _seeded(random_words((self.seed, epoch), 0, 1 + len(generators)).tolist(), generators):
             if hasattr(drawer, "set_epoch"):
-                drawer.set_epoch(self.epoch)
-            drawn = list(islice(drawer, self.num_samples + 1))
+                drawer.set_epoch(epoch)
+            yield drawer
+
+    def _order(self, most: int | None = None) -> IntArray:
+        """The rows of the epoch, all or the first `most`, shape (rows,)."""
+        expected = self.num_samples if most is None else min(most, self.num_samples)
+        with self._drawer(self.epoch) as drawer:
+            drawn = list(islice(drawer, expected + (expected == self.num_samples)))
         try:
             rows = np.array(drawn)
         except ValueError:  # batches, not all of one size
             rows = np.empty((0, 0))
         if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
             raise InputError("a sampler of rows", f"{self._name}, of something else", "pass row numbers and batch_size")
-        if rows.size != self.num_samples:
+        if rows.size != expected:
             raise InputError(
                 f"the {self.num_samples} rows that {self._name} says",
-                "more" if rows.size > self.num_samples else str(rows.size),
+                "more" if rows.size > expected else str(rows.size),
                 "pass a sampler whose length is that of every epoch",
             )
         return rows.astype(np.int64)
@@ -92,11 +115,7 @@ class ForeignSampler(SeededSampler[int]):
 
 def _copied(sampler: Sampler[Any]) -> tuple[Any, list[Any]]:
     """A copy of `sampler` and every generator of random numbers in it."""
-    memo: dict[int, Any] = {
-        id(value): value
-        for name, value in vars(sampler).items()
-        if isinstance(value, Dataset) or name in ("data_source", "dataset")
-    }
+    memo = _sampled_from(sampler)
     shared = set(memo)
     try:
         copied = copy.deepcopy(sampler, memo)
@@ -106,6 +125,33 @@ def _copied(sampler: Sampler[Any]) -> tuple[Any, list[Any]]:
         ) from error
     kinds = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
     return copied, [value for key, value in memo.items() if key not in shared and isinstance(value, kinds)]
+
+
+def _sampled_from(sampler: Sampler[Any]) -> dict[int, Any]:
+    """What `sampler` and the samplers within it draw from, by id."""
+    data: dict[int, Any] = {}
+    seen: set[int] = set()
+    waiting: list[tuple[str, Any]] = [("", sampler)]
+    while waiting:
+        name, value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Sampler):
+            waiting += vars(value).items()
+        elif name in ("data_source", "dataset") or isinstance(value, Dataset) or _is_indexed(value):
+            data[id(value)] = value
+        elif isinstance(value, _CONTAINERS):
+            inner = value.values() if isinstance(value, dict) else value
+            waiting += [("", item) for item in inner if not isinstance(item, (int, float, str))]
+    return data
+
+
+def _is_indexed(value: Any) -> bool:
+    """Whether `value` is got from by index and is no state of a sampler, such as an order that it shuffles."""
+    if not hasattr(value, "__getitem__") or hasattr(value, "__array__"):
+        return False
+    return type(value) is not list and not isinstance(value, (dict, tuple, deque, array, bytearray))
 
 
 @contextmanager

@@ -84,10 +84,12 @@ def prepared() -> dict[str, tuple[Any, dict[str, Any]]]:
     classes = ClassBatchSampler(Rows(), 5, BATCH // 5, seed=7)
     real, synthetic = EpochSampler(Rows().targets[:300], seed=7), EpochSampler(Rows().targets[300:], seed=8)
     mixed = MixedSourceSampler(real, synthetic, batch_size=BATCH, real_share=0.5, num_samples=480)
+    untold = ClassBatchSampler(Rows(), 5, BATCH // 5, seed=7)
     return {
         "accelerate": (rows, {"sampler": rows, "batch_size": BATCH}),
         "accelerate-classes": (classes, {"batch_sampler": classes}),
         "accelerate-mixed": (mixed, {"batch_sampler": mixed}),
+        "accelerate-untold": (untold, {"batch_sampler": untold}),
     }
 
 
@@ -98,7 +100,8 @@ def accelerated(accelerator: Accelerator, loop: str) -> None:
     model, loader = accelerator.prepare(torch.nn.Linear(2, 1), DataLoader(Rows(), **options))
 
     def batches(epoch: int) -> Iterable[Any]:
-        loader.set_epoch(epoch)  # the sampler itself is not told
+        if loop != "accelerate-untold":  # there the loader counts, from 0 when it is started again
+            loader.set_epoch(epoch)  # the sampler itself is not told
         return loader  # type: ignore[no-any-return]
 
     train(loop, model, sampler, batches, accelerator.backward)

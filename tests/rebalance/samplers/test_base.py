@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rebalance.errors import InputError
 from rebalance.samplers import ClassBatchSampler, DistributedEpochSampler, EpochSampler
 
 
@@ -38,3 +39,13 @@ def test_a_loop_that_names_its_epochs_is_not_told(caplog: pytest.LogCaptureFixtu
         sampler.set_epoch(epoch)
         list(sampler)
     assert caplog.text == ""
+
+
+def test_a_batch_sampler_is_its_own_sampler_and_no_other() -> None:
+    sampler = ClassBatchSampler([0, 0, 1], classes_per_batch=2, samples_per_class=1)
+    sampler.sampler = sampler  # type: ignore[assignment]  # as accelerate's set_sampler does
+    assert sampler.sampler is sampler
+    with pytest.raises(
+        InputError, match=r"ClassBatchSampler as its own sampler.*; got EpochSampler; make a new loader"
+    ):
+        sampler.sampler = EpochSampler([0, 1])

@@ -16,6 +16,7 @@ from torch.utils.data import RandomSampler, WeightedRandomSampler
 
 from rebalance.errors import InputError
 from rebalance.samplers import ClassBatchSampler, DistributedEpochSampler, EpochSampler, MixedSourceSampler
+from rebalance.samplers.base import SeededSampler
 
 LABELS = np.random.default_rng(0).choice(6, 961, p=[0.5, 0.25, 0.15, 0.06, 0.03, 0.01])
 RANKS = Path(__file__).with_name("ranks.py")
@@ -137,6 +138,66 @@ def test_ranks_share_the_epoch_of_a_torch_sampler(world: int) -> None:
         assert [row for step in zip(*shards, strict=True) for row in interleaved(list(step))] == list(whole)
 
 
+class Own(SeededSampler[Any]):
+    """A sampler of a user, which draws what a function returns."""
+
+    def __init__(self, draw: Any, num_samples: int = 7) -> None:
+        self.draw, self.num_samples, self.seed = draw, num_samples, 0
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __iter__(self) -> Any:
+        self.begin()
+        return iter(self.draw(self))
+
+
+class OwnChunks(Own):
+    def chunks(self) -> Any:
+        yield from np.array_split(np.array(self.draw(self)), 2)
+
+    def __iter__(self) -> Any:
+        raise AssertionError("rows were taken one after the other")
+
+
+@pytest.mark.parametrize("kind", [Own, OwnChunks])
+def test_ranks_share_the_epoch_of_a_sampler_of_the_user(kind: type[Own], caplog: pytest.LogCaptureFixture) -> None:
+    sampler = kind(lambda its: range(its.epoch + its._consumed, its.epoch + 7))
+    sampler.set_epoch(30)
+    assert parts(sampler, 2) == [[30, 32, 34, 36], [31, 33, 35]]
+    assert parts(sampler, 2, batch_size=2) == [[[30, 32], [34, 36]], [[31, 33], [35]]]
+    sampler.consumed(3)
+    assert parts(sampler, 2) == [[33, 35], [34, 36]]
+    untold = kind(lambda its: range(7))
+    parts(untold, 2)
+    assert caplog.text == ""
+    parts(untold, 2)
+    assert caplog.text.count("was iterated 3 times without set_epoch") == 1
+
+
+@pytest.mark.parametrize("kind", [Own, OwnChunks])
+@pytest.mark.parametrize(
+    ("draw", "consumed", "message"),
+    [
+        (lambda its: range(5), 0, "expected the 7 rows that are left of an epoch of Own.*; got 5; draw num_samples"),
+        (lambda its: range(8), 0, "expected the 7 rows that are left of an epoch of Own.*; got more"),
+        (lambda its: range(7), 3, "expected the 4 rows .*; got more; .* leave out those consumed"),
+    ],
+)
+def test_a_sampler_of_the_user_that_draws_other_than_it_says_is_refused(
+    kind: type[Own], draw: Any, consumed: int, message: str
+) -> None:
+    sampler = kind(draw)
+    sampler.consumed(consumed)
+    with pytest.raises(InputError, match=message):
+        parts(sampler, 2)
+
+
+def test_a_sampler_of_the_user_that_draws_batches_must_say_so() -> None:
+    with pytest.raises(InputError, match="a sampler of rows; got Own, of something else; derive it from BatchSampler"):
+        parts(Own(lambda its: [[0, 1]] * 7), 2)
+
+
 def test_ranks_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (DistributedEpochSampler([0, 1]).num_replicas, DistributedEpochSampler([0, 1]).rank) == (1, 0)
     monkeypatch.setenv("WORLD_SIZE", "3")
@@ -177,7 +238,7 @@ def test_real_ranks_draw_every_row_once_and_resume(world: int, tmp_path: Path) -
             [*launch, str(RANKS), str(tmp_path)], capture_output=True, text=True, check=False, timeout=500
         )
         assert done.returncode == 0, done.stderr[-3000:]
-    for loop in ("ddp", "accelerate", "accelerate-classes", "accelerate-mixed"):
+    for loop in ("ddp", "accelerate", "accelerate-classes", "accelerate-mixed", "accelerate-untold"):
         logs = [json.loads((tmp_path / f"{loop}-{rank}.json").read_text()) for rank in range(world)]
         weights = [log["weight"] for log in logs]
         assert all(weight == weights[0] for weight in weights)
@@ -201,7 +262,7 @@ def epoch_batches(loop: str, epoch: int, batch_size: int) -> list[list[int]]:
     real, synthetic = EpochSampler(labels[:300], seed=7), EpochSampler(labels[300:], seed=8)
     sampler: Any = (
         ClassBatchSampler(labels, 5, batch_size // 5, seed=7)
-        if loop == "accelerate-classes"
+        if loop in ("accelerate-classes", "accelerate-untold")
         else MixedSourceSampler(real, synthetic, batch_size=batch_size, real_share=0.5, num_samples=480)
     )
     sampler.set_epoch(epoch)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import random
+import threading
+from array import array
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import BatchSampler, RandomSampler, Sampler, SubsetRandomSampler, WeightedRandomSampler
+from torch.utils.data import BatchSampler, Dataset, RandomSampler, Sampler, SubsetRandomSampler, WeightedRandomSampler
 from torch.utils.data.distributed import DistributedSampler
 
 from rebalance.errors import InputError
@@ -30,15 +33,15 @@ class Drawn(Sampler[int]):
 class Shuffling(Sampler[int]):
     """Goes on from the order in which it stopped."""
 
-    def __init__(self) -> None:
-        self.rows = list(range(50))
+    def __init__(self, kind: Any = list) -> None:
+        self.rows = kind(range(50))
 
     def __len__(self) -> int:
         return 50
 
     def __iter__(self) -> Iterator[int]:
-        np.random.shuffle(self.rows)
-        return iter(list(self.rows))
+        random.shuffle(self.rows)
+        return iter([int(self.rows[place]) for place in range(50)])
 
 
 class NoCopies(Drawn):
@@ -58,6 +61,13 @@ MAKERS = {
     "a random state": lambda: Drawn(lambda its: its.held.permutation(50), 50, np.random.RandomState()),
     "Python's own": lambda: Drawn(lambda its: its.held.sample(range(50), 50), 50, random.Random()),
     "a state that moves": Shuffling,
+    "a moving array": lambda: Shuffling(np.array),
+    "a moving array of Python's": lambda: Shuffling(lambda rows: array("i", rows)),
+    "a moving byte array": lambda: Shuffling(bytearray),
+    "a moving queue": lambda: Shuffling(deque),
+    "a moving dict": lambda: Shuffling(lambda rows: {row: row for row in rows}),
+    "a sampler within": lambda: Drawn(lambda its: its.held, 50, Shuffling()),
+    "samplers within": lambda: Drawn(lambda its: its.held["all"][0], 50, {"all": (Shuffling(),)}),
 }
 
 
@@ -105,12 +115,100 @@ def test_a_sampler_with_epochs_is_told_them() -> None:
     assert ordered(sampler, 2) == list(shuffled)
 
 
-def test_the_data_set_is_not_copied() -> None:
-    class Once(list[int]):
-        def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-            raise AssertionError("copied")
+class Locked(Dataset[int]):
+    """A data set that cannot be copied."""
 
-    assert sorted(ForeignSampler(RandomSampler(Once(range(5))))) == list(range(5))
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return 5
+
+
+class AsArray(Locked):
+    def __array__(self) -> np.ndarray:
+        return np.zeros(5)
+
+
+class Rows(list[int]):
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        raise AssertionError("copied")
+
+
+class Duck:
+    """A data set by what it does."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __getitem__(self, row: int) -> int:
+        return row
+
+    def __len__(self) -> int:
+        return 5
+
+
+@pytest.mark.parametrize("data", [Locked(), AsArray(), Rows(range(5)), Duck()], ids=lambda data: type(data).__name__)
+@pytest.mark.parametrize(
+    "hold",
+    [
+        RandomSampler,
+        lambda data: Drawn(lambda its: np.random.permutation(len(its.held)), 5, data),
+        lambda data: Drawn(lambda its: its.held, 5, RandomSampler(data)),
+        lambda data: Drawn(lambda its: its.held.sampler, 5, BatchSampler(RandomSampler(data), 2, False)),
+        lambda data: Drawn(lambda its: its.held[0]["one"], 5, ({"one": RandomSampler(data)},)),
+    ],
+    ids=["as its source", "under another name", "in a sampler", "in a sampler of a sampler", "in a list of samplers"],
+)
+def test_a_data_set_is_not_copied_wherever_a_sampler_holds_it(hold: Any, data: Any) -> None:
+    assert sorted(ForeignSampler(hold(data))) == list(range(5))
+
+
+@pytest.mark.parametrize("torchs", [RandomSampler, lambda rows: DistributedSampler(rows, num_replicas=1, rank=0)])
+def test_a_list_of_samples_is_not_copied(torchs: Any) -> None:
+    assert sorted(ForeignSampler(torchs([threading.Lock()] * 5))) == list(range(5))
+
+
+def test_making_one_draws_no_whole_epoch() -> None:
+    drawn = []
+
+    def draw(_: Any) -> Iterator[int]:
+        for row in range(10**5):
+            drawn.append(row)
+            yield row
+
+    sampler = ForeignSampler(Drawn(draw, 10**5))
+    assert len(drawn) < 5000
+    assert list(sampler) == list(range(10**5))
+
+
+class Growing(Sampler[int]):
+    """Draws a row more in each epoch from `start` on, and tells its length from the beginning or as it is."""
+
+    def __init__(self, start: int, tells: bool) -> None:
+        self.start, self.tells, self.epoch = start, tells, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return 10**4 + (max(self.epoch - self.start, 0) if self.tells else 0)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(10**4 + max(self.epoch - self.start, 0)))
+
+
+def test_a_length_that_changes_with_the_epoch_is_refused_before_training() -> None:
+    with pytest.raises(InputError, match="one length for all epochs; got Growing with 10000, then 10001"):
+        ForeignSampler(Growing(0, tells=True))
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_an_epoch_with_more_rows_than_the_first_is_refused(tells: bool) -> None:
+    sampler = ForeignSampler(Growing(3, tells))
+    assert len(ordered(sampler, 3)) == 10**4
+    with pytest.raises(InputError, match="expected the 10000 rows that Growing says; got more"):
+        ordered(sampler, 4)
 
 
 def test_weights_that_change_during_training_take_effect() -> None:

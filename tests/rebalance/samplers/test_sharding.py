@@ -13,7 +13,7 @@ LABELS = [row % 4 for row in range(64)]
 
 
 class _DatasetSamplerWrapper:
-    """Lightning's, which is not installed here, as far as it matters."""
+    """Stands in for Lightning's, of which the name and the place in the stack matter."""
 
     def __init__(self, sampler: Any) -> None:
         self.sampler = sampler
@@ -32,8 +32,15 @@ def test_a_part_that_accelerate_shards_again_is_told_once(caplog: pytest.LogCapt
     assert caplog.text.count("give the DataLoader the sampler of one process") == 2
 
 
-def test_a_part_that_lightning_shards_again_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_part_that_a_class_of_lightnings_name_shards_again_is_told(caplog: pytest.LogCaptureFixture) -> None:
     _DatasetSamplerWrapper(DistributedEpochSampler(LABELS, num_replicas=2, rank=0)).reset()
+    assert "pass Trainer(use_distributed_sampler=False)" in caplog.text
+
+
+def test_a_part_that_lightning_shards_again_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    lightning = pytest.importorskip("lightning.fabric.utilities.distributed")
+    part = DistributedEpochSampler(LABELS, num_replicas=2, rank=0)
+    assert len(list(lightning.DistributedSamplerWrapper(part, num_replicas=2, rank=0))) == 16
     assert "pass Trainer(use_distributed_sampler=False)" in caplog.text
 
 
