@@ -102,7 +102,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         "loss_strength": [Interval(Real, 0, None, closed="left")],
         "loss_schedule": [str, None],
         "cb_beta": [Interval(Real, 0, 1, closed="left"), None],
-        "custom": [dict, None],
+        "custom": [Mapping, None],
         "model": [str],
         "weights": [str, Path, None],
         "image_shape": [tuple, list, None],
