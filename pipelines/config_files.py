@@ -43,7 +43,7 @@ def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
         InputError: An unknown name, or a value of the wrong type.
     """
     settings = {str(name).replace("-", "_"): value for name, value in _flatten(cls, values)}
-    known = _leaves(cls)
+    known = leaves(cls)
     for name in settings:
         if name not in known:
             raise InputError(f"settings of {cls.__name__}", repr(name), nearest(name, known))
@@ -140,6 +140,15 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def leaves(cls: type) -> dict[str, dataclasses.Field[Any]]:
+    """The settings of `cls` and of its groups, by name."""
+    groups = _groups(cls)
+    found: dict[str, dataclasses.Field[Any]] = {}
+    for field in dataclasses.fields(cls):
+        found |= leaves(groups[field.name]) if field.name in groups else {field.name: field}
+    return found
+
+
 def _groups(cls: type) -> dict[str, type]:
     """The fields of `cls` that are configs themselves, by name."""
     return {
@@ -147,15 +156,6 @@ def _groups(cls: type) -> dict[str, type]:
         for name, hint in get_type_hints(cls).items()
         if isinstance(hint, type) and dataclasses.is_dataclass(hint)
     }
-
-
-def _leaves(cls: type) -> dict[str, dataclasses.Field[Any]]:
-    """The settings of `cls` and of its groups, by name."""
-    groups = _groups(cls)
-    leaves: dict[str, dataclasses.Field[Any]] = {}
-    for field in dataclasses.fields(cls):
-        leaves |= _leaves(groups[field.name]) if field.name in groups else {field.name: field}
-    return leaves
 
 
 def _flatten(cls: type, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
