@@ -14,6 +14,7 @@ import tyro
 import yaml
 from tyro.conf import OmitArgPrefixes
 
+from pipelines.setting_kinds import kind_in_words
 from rebalance.errors import InputError, nearest
 
 C = TypeVar("C")
@@ -50,10 +51,11 @@ def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
     config = _parse(cls, known, settings)
     if config is None:
         wrong = [name for name in settings if _parse(cls, known, {name: settings[name]}) is None]
+        kinds = _kinds(cls)
         raise InputError(
             f"valid settings of {cls.__name__}",
             ", ".join(f"{name}={settings[name]!r}" for name in wrong or settings),
-            "see the command's --help",
+            "; ".join(f"{name} is {kind_in_words(kinds[name])}" for name in wrong or settings),
         )
     return config
 
@@ -156,6 +158,15 @@ def _groups(cls: type) -> dict[str, type]:
         for name, hint in get_type_hints(cls).items()
         if isinstance(hint, type) and dataclasses.is_dataclass(hint)
     }
+
+
+def _kinds(cls: type) -> dict[str, Any]:
+    """The types of the settings of `cls` and of its groups, by name."""
+    groups = _groups(cls)
+    kinds: dict[str, Any] = {}
+    for name, hint in get_type_hints(cls).items():
+        kinds |= _kinds(groups[name]) if name in groups else {name: hint}
+    return kinds
 
 
 def _flatten(cls: type, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
