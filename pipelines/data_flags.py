@@ -23,6 +23,10 @@ def check_data(config: DataConfig) -> None:
         InputError: A number out of range, or a setting that data of this kind have no use for.
     """
     refuse_below(0, {"--workers": config.workers, "--cache-gb": config.cache_gb, "--subset-seed": config.subset_seed})
+    factor = config.imbalance_factor
+    if factor is not None and not factor >= 1:
+        such = f", such as {1 / factor:g} for {factor:g}" if factor > 0 else ""
+        raise InputError("--imbalance-factor of at least 1", str(factor), f"give n_max / n_min{such}")
     check_list_flags(config)
 
 
