@@ -29,6 +29,14 @@ def test_a_report_of_nothing_ends_with_2_and_methods_of_nothing_are_all(capsys: 
     assert cli.main(["methods"]) == 0
 
 
+@pytest.mark.parametrize(("command", "usage"), [("evaluate", "RUN [DATA]"), ("methods", "[NAME]"), ("train", "DATA")])
+def test_usage_tells_what_may_be_left_out(command: str, usage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("usage")]
+    assert f"] {usage}" in line
+
+
 @pytest.mark.parametrize("words", [["-q", "train", "digits"], ["--print-config", "-v", "train", "digits"]])
 def test_common_options_may_come_before_the_command(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*words, "--print-config"]) == 0
