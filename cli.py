@@ -14,7 +14,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 
 from pipelines.config import COMMANDS
-from pipelines.config_files import UNSET, from_dict, read_config_file, to_yaml, without_added_defaults
+from pipelines.config_files import UNSET, from_dict, leaves, read_config_file, to_yaml, without_added_defaults
 from pipelines.foreign_flags import refuse_foreign, refuse_resume_path
 from rebalance.errors import InputError, RunError, nearest
 
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(str(error))
         return 1
     except KeyboardInterrupt:
-        _complain("interrupted; the same command goes on from the last checkpoint")
+        _complain("interrupted; the same command goes on from what has been saved")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    words, verbosity, file, print_config = _common_options(words)
     if not words or words[0] in ("-h", "--help"):
         commands = "\n".join(f"  {name:<20} {_summary(config)}" for name, config in COMMANDS.items())
         _say(_OVERVIEW.format(commands=commands), end="")
@@ -92,9 +93,10 @@ def _run(words: list[str]) -> int:
         _say(f"longtail-rebalance {__version__}")
         return 0
     command, *rest = words
+    if command.startswith("-"):
+        raise InputError("a command", command, "options follow the command: rebalance COMMAND [OPTIONS]")
     if command not in COMMANDS:
         raise InputError("a command", repr(command), nearest(command, COMMANDS))
-    rest, verbosity, file, print_config = _common_options(rest)
     config = _parse(command, rest, file)
     if print_config:
         _say(to_yaml(config), end="")
@@ -111,8 +113,8 @@ def _run(words: list[str]) -> int:
 
 
 def _parse(command: str, words: list[str], file: Path | None) -> Any:
-    refuse_foreign(words)
     cls = COMMANDS[command]
+    refuse_foreign(words, leaves(cls))
     default = from_dict(cls, read_config_file(file)) if file is not None else None
     options: dict[str, Any] = {} if default is None else {"default": default}
     try:

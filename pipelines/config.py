@@ -94,7 +94,7 @@ class EvaluateConfig:
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder of `rebalance train` or `rebalance run`."""
-    data: Annotated[Positional[str | None], arg(metavar="DATA")] = None
+    data: Annotated[Positional[str | None], arg(metavar="[DATA]")] = None
     """Folder or list file of test images; by default the data that the run was trained on."""
     split: Literal["test", "val", "train"] = "test"
     """Which split of the data; a folder without splits is taken whole."""
@@ -244,7 +244,7 @@ class ExportConfig:
 class MethodsConfig:
     """List the methods; with a name: its options, its paper, when to use it."""
 
-    name: Annotated[Positional[str | None], arg(metavar="NAME")] = None
+    name: Annotated[Positional[str | None], arg(metavar="[NAME]")] = None
     """A method."""
     json: bool = False
     """Print JSON instead of text."""

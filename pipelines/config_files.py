@@ -14,6 +14,7 @@ import tyro
 import yaml
 from tyro.conf import OmitArgPrefixes
 
+from pipelines.setting_kinds import kind_in_words
 from rebalance.errors import InputError, nearest
 
 C = TypeVar("C")
@@ -43,17 +44,18 @@ def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
         InputError: An unknown name, or a value of the wrong type.
     """
     settings = {str(name).replace("-", "_"): value for name, value in _flatten(cls, values)}
-    known = _leaves(cls)
+    known = leaves(cls)
     for name in settings:
         if name not in known:
             raise InputError(f"settings of {cls.__name__}", repr(name), nearest(name, known))
     config = _parse(cls, known, settings)
     if config is None:
         wrong = [name for name in settings if _parse(cls, known, {name: settings[name]}) is None]
+        kinds = _kinds(cls)
         raise InputError(
             f"valid settings of {cls.__name__}",
             ", ".join(f"{name}={settings[name]!r}" for name in wrong or settings),
-            "see the command's --help",
+            "; ".join(f"{name} is {kind_in_words(kinds[name])}" for name in wrong or settings),
         )
     return config
 
@@ -140,6 +142,15 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def leaves(cls: type) -> dict[str, dataclasses.Field[Any]]:
+    """The settings of `cls` and of its groups, by name."""
+    groups = _groups(cls)
+    found: dict[str, dataclasses.Field[Any]] = {}
+    for field in dataclasses.fields(cls):
+        found |= leaves(groups[field.name]) if field.name in groups else {field.name: field}
+    return found
+
+
 def _groups(cls: type) -> dict[str, type]:
     """The fields of `cls` that are configs themselves, by name."""
     return {
@@ -149,13 +160,13 @@ def _groups(cls: type) -> dict[str, type]:
     }
 
 
-def _leaves(cls: type) -> dict[str, dataclasses.Field[Any]]:
-    """The settings of `cls` and of its groups, by name."""
+def _kinds(cls: type) -> dict[str, Any]:
+    """The types of the settings of `cls` and of its groups, by name."""
     groups = _groups(cls)
-    leaves: dict[str, dataclasses.Field[Any]] = {}
-    for field in dataclasses.fields(cls):
-        leaves |= _leaves(groups[field.name]) if field.name in groups else {field.name: field}
-    return leaves
+    kinds: dict[str, Any] = {}
+    for name, hint in get_type_hints(cls).items():
+        kinds |= _kinds(groups[name]) if name in groups else {name: hint}
+    return kinds
 
 
 def _flatten(cls: type, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -24,6 +24,10 @@ def check_data(config: DataConfig) -> None:
     """
     refuse_below(0, {"--workers": config.workers, "--cache-gb": config.cache_gb, "--subset-seed": config.subset_seed})
     refuse_below(0, {"--many": config.many, "--few": config.few})
+    factor = config.imbalance_factor
+    if factor is not None and not factor >= 1:
+        such = f", such as {1 / factor:g} for {factor:g}" if factor > 0 else ""
+        raise InputError("--imbalance-factor of at least 1", str(factor), f"give n_max / n_min{such}")
     check_list_flags(config)
 
 

@@ -1,32 +1,61 @@
-"""Flags of timm's and accelerate's scripts, and what stands for them here."""
+"""Flags of other training tools, and what stands for them here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
+from itertools import pairwise
 
 from rebalance.errors import InputError
 
 _RESUME = "leave it out: runs resume by themselves, the same command goes on"
-FOREIGN = {
+_NAMES = {
+    "--learning-rate --lr0 --lr-init": "use --lr",
     "--lr-base": "use --base-lr",
+    "--epoch --max-epochs --num-epochs --n-epochs --num-train-epochs": "use --epochs",
+    "--max-steps --max-train-steps --num-steps": "use --updates",
+    "--batch --bs --per-device-train-batch-size --train-batch-size": "use --batch-size, over all processes together",
+    "--accumulate-grad-batches --gradient-accumulation-steps": "use --grad-accum-steps",
+    "--optimizer --optim": "use --opt sgd or adamw",
+    "--wd": "use --weight-decay",
+    "--lr-scheduler --lr-scheduler-type": "use --sched cosine, step or constant",
+    "--gradient-clip-val --max-grad-norm --clipnorm": "use --clip-grad",
+    "--ema --ema-decay": "use --model-ema DECAY",
+    "--mixed-precision --precision": "use --amp bf16, fp16 or no",
+    "--fp16": "use --amp fp16",
+    "--bf16": "use --amp bf16",
     "--torchcompile": "use --compile",
-    "--smoothing": "leave it out, or smooth by class: rebalance retrain RUN --method label_aware_smoothing",
+    "--smoothing --label-smoothing": "leave it out, or smooth by class: rebalance retrain RUN "
+    "--method label_aware_smoothing",
+    "--img --imgsz --img-size --input-size --resolution": "use --image-size",
+    "--num-workers --workers-count --dataloader-num-workers": "use --workers",
+    "--gpu --gpus --accelerator": "use --device cpu or cuda",
+    "--arch --backbone": "use --model",
+    "--validation-split --val-split": "use --val-fraction",
+    "--imb-factor": "use --imbalance-factor n_max / n_min, 100 for 0.01",
+    "--random-seed --random-state": "use --seed",
     "--log-wandb": "use --report-to wandb",
-    "--data-dir": "name DATA without a flag: rebalance train DATA",
-    "--mixed-precision": "use --amp bf16, fp16 or no",
-    "--resume-from-checkpoint": _RESUME,
+    "--data --data-dir --data-path --train-data-dir": "name DATA without a flag: rebalance COMMAND DATA",
+    "--output-dir --default-root-dir": "use --output",
+    "--resume-from-checkpoint --ckpt-path": _RESUME,
 }
+FOREIGN = {name: hint for names, hint in _NAMES.items() for name in names.split()}
 
 
-def refuse_foreign(words: Sequence[str]) -> None:
+def refuse_foreign(words: Sequence[str], settings: Collection[str]) -> None:
     """Refuse flags that have another name here, by that name.
+
+    Args:
+        words: A command line.
+        settings: Names of the command's settings; of other commands' ones nothing is said.
 
     Raises:
         InputError: Such a flag.
     """
     for word in words:
         flag = word.partition("=")[0]
-        if hint := FOREIGN.get(flag.replace("_", "-")):
+        hint = FOREIGN.get(flag.replace("_", "-"))
+        if hint and {name.replace("-", "_") for name in re.findall(r"--([\w-]+)", hint)} <= {*settings}:
             raise InputError("an option of this command", flag, hint)
 
 
@@ -36,6 +65,6 @@ def refuse_resume_path(words: Sequence[str]) -> None:
     Raises:
         InputError: It does.
     """
-    for word, after in zip(words, [*words[1:], "-"], strict=True):
+    for word, after in pairwise([*words, "-"]):
         if word.startswith("--resume=") or (word == "--resume" and not after.startswith("-")):
             raise InputError("--resume without a value", f"{word} {after}".removesuffix(" -"), _RESUME)

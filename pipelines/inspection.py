@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from pipelines.data_flags import check_data
 from pipelines.figures import class_distribution, save_png
 from pipelines.loading import image_size, load_splits
 from pipelines.runs import slug
-from rebalance.counts import ImbalanceStatistics, imbalance_statistics
+from rebalance.counts import ImbalanceStatistics, imbalance_statistics, resolve_cb_beta
+from rebalance.data.sizes import ImageSizes, image_sizes
 from rebalance.data.store import ReadOptions, unreadable_images
-from rebalance.data.table import Splits, content_hash
+from rebalance.data.table import ImageTable, Splits, content_hash
 from rebalance.errors import InputError
 from rebalance.files import write_bytes
+from rebalance.plurals import counted
 
 _SHOWN = 20
 _Place = tuple[str, str, str]  # split, class, image
@@ -39,8 +41,9 @@ class Inspection:
         statistics: Imbalance of the training split.
         notes: What was done to the data before they were counted.
         warnings: What will hurt, in words.
-        unreadable: Images that cannot be read, with the reason.
+        unreadable: Images that cannot be read, with the reason; with `skip_corrupt` they count nowhere else.
         repeated: The same image, by content, in two splits or two classes.
+        sizes: Sizes and formats of the training images; None where the files were not looked at.
         picture: Where the picture was saved.
     """
 
@@ -53,6 +56,7 @@ class Inspection:
     warnings: tuple[str, ...]
     unreadable: dict[str, str]
     repeated: tuple[tuple[str, ...], ...]
+    sizes: ImageSizes | None = None
     picture: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,20 +66,33 @@ class Inspection:
         return values
 
 
+@dataclass(frozen=True)
+class _Files:
+    """What the files themselves say; `splits` without those that are to be left out."""
+
+    splits: Splits
+    unreadable: dict[str, str]
+    repeated: list[list[_Place]]
+    sizes: ImageSizes | None
+
+
 def inspect(config: InspectConfig) -> Inspection:
     """Inspect a data set; writes nothing but the picture.
 
     Raises:
-        InputError: Data that cannot be loaded at all.
+        InputError: Data that cannot be loaded at all, or `skip_corrupt` without `check_files`.
     """
     picture = config.picture or Path("runs") / "inspect" / f"{slug(config.data.data)}.png"
     if picture.suffix.lower() != ".png" or picture.is_dir():
         raise InputError("--picture FILE.png", str(picture), "name a PNG file to write")
+    if config.data.skip_corrupt and not config.check_files:
+        raise InputError("--check-files with --skip-corrupt", "--no-check-files", "leave out one of the two")
     check_data(config.data)
     splits = load_splits(config.data)
+    files = _check_files(splits, config) if config.check_files else _Files(splits, {}, [], None)
+    splits = files.splits
     counts = splits.train.counts
     statistics = imbalance_statistics(counts, many=config.data.many, few=config.data.few)
-    unreadable, repeated = _check_files(splits, config) if config.check_files else ({}, [])
     picture.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(picture, save_png(class_distribution(splits.classes, counts, None)))
     return Inspection(
@@ -85,27 +102,40 @@ def inspect(config: InspectConfig) -> Inspection:
         image_size=image_size(config.data, splits.train),
         statistics=statistics,
         notes=splits.notes,
-        warnings=tuple(_warnings(splits, unreadable, repeated)),
-        unreadable=unreadable,
-        repeated=tuple(tuple(f"{split}/{name}: {image}" for split, name, image in group) for group in repeated),
+        warnings=tuple(_warnings(files, skipped=config.data.skip_corrupt)),
+        unreadable=files.unreadable,
+        repeated=tuple(tuple(f"{split}/{name}: {image}" for split, name, image in group) for group in files.repeated),
+        sizes=files.sizes,
         picture=picture,
     )
 
 
-def _check_files(splits: Splits, config: InspectConfig) -> tuple[dict[str, str], list[list[_Place]]]:
+def _check_files(splits: Splits, config: InspectConfig) -> _Files:
     tables = splits.tables()
     unreadable: dict[str, str] = {}
+    readable: dict[str, ImageTable] = {}
+    notes: list[str] = []
     places: dict[bytes, list[_Place]] = defaultdict(list)
     with progress_bar(sum(map(len, tables.values())), "reading images", "images") as bar:
         for split, table in tables.items():
             failures = unreadable_images(table, ReadOptions(config.data.workers, progress=bar.update))
             unreadable |= {table.name(row): reason for row, reason in failures.items()}
+            readable[split] = table
+            if failures:
+                rows = np.array([row for row in range(len(table)) if row not in failures], dtype=np.int64)
+                readable[split] = table.select(rows)
+                notes.append(f"{len(failures)} of {counted(len(table), f'{split} image')} cannot be read: left out")
+            if config.data.skip_corrupt and not len(readable[split]):
+                raise InputError(f"readable {split} images", f"none of {len(table)}", "mend or replace them")
             for row, image in enumerate(table.images):
                 if row not in failures:
                     place = (split, table.classes[table.targets[row]], table.name(row))
                     places[content_hash(image)].append(place)
     repeated = [group for group in places.values() if _apart(group) or (splits.test is None and len(group) > 1)]
-    return unreadable, repeated
+    sizes = image_sizes(readable["train"]) if len(readable["train"]) else None
+    if config.data.skip_corrupt:
+        splits = replace(splits, **readable, notes=(*splits.notes, *notes))
+    return _Files(splits, unreadable, repeated, sizes)
 
 
 def _apart(group: Sequence[_Place]) -> bool:
@@ -113,22 +143,28 @@ def _apart(group: Sequence[_Place]) -> bool:
     return len({(split, name) for split, name, _ in group}) > 1
 
 
-def _warnings(splits: Splits, unreadable: dict[str, str], repeated: Sequence[Sequence[_Place]]) -> list[str]:
+def _warnings(files: _Files, *, skipped: bool) -> list[str]:
+    splits, repeated = files.splits, files.repeated
     counts = splits.train.counts
     warnings = []
-    for n, word in ((0, "no training image"), (1, "one training image")):
+    for n, word, what in (
+        (0, "no training image", "; training refuses the data: add an image, or remove the class"),
+        (1, "one training image", ""),
+    ):
         rows = np.flatnonzero(counts == n)
         if rows.size:
             names = ", ".join(splits.classes[i] for i in rows[:_SHOWN]) + (" …" if rows.size > _SHOWN else "")
-            warnings.append(f"{rows.size} classes with {word}: {names}")
-    if unreadable:
-        warnings.append(f"{len(unreadable)} images cannot be read; training will refuse them without --skip-corrupt")
+            warnings.append(f"{counted(rows.size, 'class', 'classes')} with {word}: {names}{what}")
+    if files.unreadable and not skipped:
+        n_bad = counted(len(files.unreadable), "image")
+        warnings.append(f"{n_bad} cannot be read; training refuses the data without --skip-corrupt")
     across = sum(map(_apart, repeated))
     if across:
-        warnings.append(f"{across} images are in two splits or two classes: figures on them mean little")
+        are = counted(across, "image is", "images are")
+        warnings.append(f"{are} in two splits or two classes: figures on them mean little")
     if len(repeated) > across:
-        within = len(repeated) - across
-        warnings.append(f"{within} images are more than once in their class; held-out splits have all copies or none")
+        are = counted(len(repeated) - across, "image is", "images are")
+        warnings.append(f"{are} more than once in one class; held-out splits have all copies or none")
     if splits.test is None:
         warnings.append("no test split: `rebalance run` holds out a fifth of each class")
     return warnings
@@ -148,6 +184,11 @@ def inspect_command(config: InspectConfig) -> None:
     ]
     print_table(config.data.data, ["class", "images", "share", "effective number", "group"], rows)
     log.info(
+        "effective number: what n images are worth if each adds less than the one before, (1 - β^n) / (1 - β); "
+        "here β = 1 - 1 / n_max = %.4g",
+        resolve_cb_beta("auto", found.counts),
+    )
+    log.info(
         "%d training images in %d classes (%s), imbalance factor %.4g, Gini %.2f",
         statistics.n_images,
         statistics.n_classes,
@@ -155,12 +196,14 @@ def inspect_command(config: InspectConfig) -> None:
         statistics.imbalance_factor,
         statistics.gini,
     )
+    if found.sizes is not None:
+        log.info("training images are %s", found.sizes)
     for note in found.notes:
         log.info("%s", note)
     for warning in found.warnings:
         log.warning("warning: %s", warning)
-    for name, reason in list(found.unreadable.items())[:_SHOWN]:
-        log.warning("  cannot read %s: %s", name, reason)
+    for reason in list(found.unreadable.values())[:_SHOWN]:
+        log.warning("  %s", reason)
     named_apart = [group for group in found.repeated if len(set(group)) > 1]  # a list may repeat a file on purpose
     for group in named_apart[:_SHOWN]:
         log.warning("  same image: %s", "; ".join(dict.fromkeys(group)))

@@ -56,8 +56,8 @@ def images_to_add(
     """
     bounds = {"max_per_class": max_per_class, "max_ratio": max_ratio, "max_images": max_images}
     for name, bound in bounds.items():
-        if bound is not None and not 0 <= bound < np.inf:
-            raise InputError(f"{name} of 0 or more", repr(bound), "leave it out for no bound")
+        if bound is not None and not 0 < bound < np.inf:
+            raise InputError(f"{name} above 0", repr(bound), "0 would make no image at all; leave it out for no bound")
     n = check_counts(counts, classes)
     gap = n.max() - n
     kind, _, argument = rule.partition(":")

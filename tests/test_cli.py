@@ -273,7 +273,7 @@ def test_interrupt_ends_with_130_and_the_same_command_goes_on(
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert "goes on from the last checkpoint" in error
+    assert "the same command goes on from what has been saved" in error
 
 
 def test_run_folder_in_use_is_refused(

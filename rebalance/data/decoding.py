@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image as Pillow
-from PIL import ImageOps
+from PIL import ImageOps, UnidentifiedImageError
 
 from rebalance.data.table import ByteArray, Image
 
@@ -33,7 +33,14 @@ def decode(image: Image, size: int | None = None) -> ByteArray:
                 opened.draft("RGB", (2 * size, 2 * size))  # lets libjpeg skip detail that the resize would drop
             return _pixels(to_rgb(ImageOps.exif_transpose(opened)), size)
     except Exception as error:  # of any kind: RuntimeError from AVIF, SyntaxError from PNG, struct.error from TIFF
-        raise OSError(f"cannot decode {image}: {error}") from error
+        raise OSError(f"cannot decode {image}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, without the path, which Python and Pillow repeat."""
+    if isinstance(error, UnidentifiedImageError):
+        return "no image that Pillow knows"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def to_rgb(image: Pillow.Image) -> Pillow.Image:

@@ -245,8 +245,11 @@ def _table(rows: Sequence[_Row], classes: tuple[str, ...], path: Path, form: Lis
         targets.append(ids[label])
     missing = [image for image in images if not os.path.exists(image)]  # millions of rows
     if missing:
+        few = len(missing) < len(images)
         raise InputError(
-            f"the files that {path.name} lists", f"{len(missing)} missing, the first {missing[0]}", "check --root"
+            f"the files that {path.name} lists",
+            f"{len(missing)} of {len(images)} missing, the first {missing[0]}",
+            "bring them, or take their rows out of the list" if few else "set --root to the folder that they are in",
         )
     return ImageTable(images, np.array(targets, dtype=np.int64), classes)
 

@@ -14,6 +14,7 @@ from rebalance.counts import IntArray
 from rebalance.data.repeats import first_copies
 from rebalance.data.table import ImageTable, Splits
 from rebalance.errors import InputError
+from rebalance.plurals import counted
 from rebalance.profiles import long_tail_counts, long_tail_subset
 
 MIN_VALIDATION_IMAGES = 5
@@ -82,7 +83,8 @@ def hold_out_test(splits: Splits, fraction: float, seed: int = 0) -> Splits:
     counts = splits.train.counts
     taken = np.minimum(np.maximum(_round(_check_fraction(fraction, "--test-fraction") * counts), 1), counts - 1)
     train, test, repeats = _cut(splits.train, np.maximum(taken, 0), seed)
-    note = f"no test split: {len(test)} training images ({fraction:.0%} of each class) held out for the test"
+    images = counted(len(test), "training image")
+    note = f"no test split: {images} ({fraction:.0%} of each class) held out for the test"
     untested = np.flatnonzero((test.counts == 0) & (counts > 0))
     single = [splits.classes[label] for label in untested]
     notes = (note, f"classes of one image have no test image: {', '.join(single)}") if single else (note,)
@@ -123,7 +125,8 @@ def _cut(table: ImageTable, taken: IntArray, seed: int) -> tuple[ImageTable, Ima
         held += _whole_images(images, sizes, n)
     is_held = np.isin(copies, np.array(held, dtype=np.int64))
     repeated = int(len(table) - (sizes > 0).sum())
-    note = f"{repeated} images are copies of another one of their class: all copies of an image are on one side"
+    are = counted(repeated, "image is a copy", "images are copies")
+    note = f"{are} of another one of their class: all copies of an image are on one side"
     notes = (note,) if repeated else ()
     return table.select(np.flatnonzero(~is_held)), table.select(np.flatnonzero(is_held)), notes
 

@@ -29,10 +29,11 @@ def read_cifar(name: str, root: Path, *, download: bool = False) -> Splits:
     try:
         parts = [source(str(root), train=train, download=download) for train in (True, False)]
     except RuntimeError as error:
+        there = (root / str(source.base_folder)).is_dir()
         raise InputError(
             f"{source.base_folder} with unchanged files in {root}",
-            str(error).splitlines()[0],
-            "give the folder with --root, or add --download",
+            "missing or changed files" if there else "no such folder",
+            "give the folder that holds it with --root, or fetch it with --download",
         ) from error
     except OSError as error:
         raise InputError(

@@ -62,3 +62,12 @@ def test_numbers_below_nothing_are_refused(name: str) -> None:
     check_data(DataConfig(data="digits", **{name: 0}))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=f"--{name.replace('_', '-')} of at least 0; got -1; leave it out"):
         check_data(DataConfig(data="digits", **{name: -1}))  # type: ignore[arg-type]
+
+
+def test_an_imbalance_factor_is_the_largest_class_by_the_smallest() -> None:
+    check_data(DataConfig(data="digits", imbalance_factor=1))
+    with pytest.raises(InputError, match=r"factor of at least 1; got 0.01; give n_max / n_min, such as 100 for 0.01"):
+        check_data(DataConfig(data="digits", imbalance_factor=0.01))
+    for factor in (0.0, float("nan")):
+        with pytest.raises(InputError, match=f"of at least 1; got {factor}; give n_max / n_min$"):
+            check_data(DataConfig(data="digits", imbalance_factor=factor))

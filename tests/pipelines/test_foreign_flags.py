@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import is_dataclass
-from typing import get_type_hints
 
 import pytest
 
 from cli import main
 from pipelines.config import COMMANDS
+from pipelines.config_files import leaves
 from pipelines.foreign_flags import FOREIGN
 
 
 def flags(cls: type) -> set[str]:
-    found = set()
-    for name, hint in get_type_hints(cls).items():
-        found |= flags(hint) if is_dataclass(hint) and isinstance(hint, type) else {"--" + name.replace("_", "-")}
-    return found
+    settings = leaves(cls).values()
+    return {"--" + field.name.replace("_", "-") for field in settings if "Positional" not in str(field.type)}
 
 
 def test_none_of_them_is_a_flag_here_and_their_hints_name_flags_that_are() -> None:
@@ -35,6 +32,9 @@ def test_none_of_them_is_a_flag_here_and_their_hints_name_flags_that_are() -> No
         (["digits", "--lr_base=0.1"], "--lr_base", "use --base-lr"),
         (["--data-dir", "photos"], "--data-dir", "name DATA without a flag"),
         (["digits", "--mixed_precision", "bf16"], "--mixed_precision", "use --amp bf16"),
+        (["digits", "--learning_rate", "0.1"], "--learning_rate", "use --lr"),
+        (["digits", "--imgsz=64"], "--imgsz", "use --image-size"),
+        (["--data", "photos"], "--data", "name DATA without a flag"),
         (["digits", "--smoothing", "0.1"], "--smoothing", "--method label_aware_smoothing"),
         (["digits", "--resume_from_checkpoint", "a"], "--resume_from_checkpoint", "runs resume by themselves"),
         (["digits", "--resume", "runs/a"], "--resume runs/a", "runs resume by themselves"),
@@ -54,3 +54,11 @@ def test_the_flag_that_stands_for_it_is_named(
 def test_resume_before_data_is_no_path(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *words, "--print-config"]) == 0
     assert "data: digits" in capsys.readouterr().out
+
+
+def test_a_command_is_not_told_of_the_flags_of_another(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["inspect", "digits", "--learning-rate", "0.1"])
+    shown = "".join(capsys.readouterr())
+    assert "--learning-rate" in shown
+    assert "use --lr" not in shown

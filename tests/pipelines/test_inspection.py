@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from cli import main
 from pipelines import DataConfig, InspectConfig, inspect
+from pipelines.loading import load_splits, open_splits
 from rebalance.errors import InputError
 
 
@@ -43,13 +45,68 @@ def test_warns_of_what_will_hurt(photos: Path, here: Path) -> None:
     (train / "tail" / "broken.jpg").write_bytes(b"\xff\xd8 no more")
     found = inspect(InspectConfig(data=DataConfig(data=str(copy))))
     text = "\n".join(found.warnings)
-    assert "1 classes with no training image: empty" in text
-    assert "1 classes with one training image: single" in text
-    assert "1 images cannot be read" in text
+    assert "1 class with no training image: empty; training refuses the data: add an image, or remove" in text
+    assert "1 class with one training image: single" in text
+    assert "1 image cannot be read; training refuses the data without --skip-corrupt" in text
     assert "2 images are in two splits or two classes" in text
     assert "more than once" not in text
     assert list(found.unreadable) == [str(train / "tail" / "broken.jpg")]
     assert sorted(len(group) for group in found.repeated) == [2, 2]
+
+
+def test_without_corrupt_files_it_counts_what_training_would_have(
+    photos: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos, here / "copy")
+    for name in ("train/tail/0.jpg", "train/tail/1.jpg", "test/tail/0.jpg"):
+        (here / "copy" / name).write_bytes(b"no image")
+    data = DataConfig(data="copy", skip_corrupt=True)
+    found = inspect(InspectConfig(data=data))
+    splits = load_splits(data)
+    opened = open_splits(splits, 16, data, torch.device("cpu"), ("train", "test"))
+    assert found.counts == tuple(opened["train"].table.counts)
+    assert found.splits == {name: len(part.table) for name, part in opened.items()}
+    assert found.statistics.imbalance_factor == 40
+    assert len(found.unreadable) == 3
+    assert not any("cannot be read" in warning for warning in found.warnings)
+    assert "2 of 66 train images cannot be read: left out" in found.notes
+    capsys.readouterr()
+    assert main(["inspect", "copy", "--skip-corrupt"]) == 0
+    shown = capsys.readouterr().err
+    assert "  cannot decode copy/train/tail/0.jpg: no image that Pillow knows\n" in shown
+    assert shown.count("tail/0.jpg") == 2  # of train and of test
+
+
+def test_a_class_that_skipping_leaves_empty_is_told_of(photos: Path, here: Path) -> None:
+    shutil.copytree(photos, here / "copy")
+    for file in (here / "copy" / "train" / "tail").iterdir():
+        file.write_bytes(b"no image")
+    found = inspect(InspectConfig(data=DataConfig(data="copy", skip_corrupt=True)))
+    assert "1 class with no training image: tail" in "\n".join(found.warnings)
+    for file in (here / "copy" / "test").glob("*/*.*"):
+        file.write_bytes(b"no image")
+    with pytest.raises(InputError, match="readable test images; got none of 40; mend or replace them"):
+        inspect(InspectConfig(data=DataConfig(data="copy", skip_corrupt=True)))
+
+
+def test_corrupt_files_are_not_left_out_unread(photos: Path, here: Path) -> None:
+    with pytest.raises(InputError, match="expected --check-files with --skip-corrupt; got --no-check-files"):
+        inspect(InspectConfig(data=DataConfig(data=str(photos), skip_corrupt=True), check_files=False))
+
+
+def test_sizes_of_the_training_images_are_shown(photos: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(photos, here / "copy")
+    Image.new("RGB", (300, 200)).save(here / "copy" / "train" / "tail" / "large.png")
+    Image.new("RGB", (500, 400)).save(here / "copy" / "test" / "tail" / "larger.png")
+    assert main(["inspect", "copy"]) == 0
+    captured = capsys.readouterr()
+    assert "training images are " in captured.err
+    assert " to 300×200 px, most often " in captured.err
+    assert "effective number: what n images are worth" in captured.err
+    assert main(["inspect", "copy", "--json"]) == 0
+    sizes = json.loads(capsys.readouterr().out)["sizes"]
+    assert (sizes["largest"], sizes["formats"]["PNG"]) == ([300, 200], 1)
+    assert inspect(InspectConfig(data=DataConfig(data="copy"), check_files=False)).sizes is None
 
 
 def test_result_is_json(photos: Path, here: Path) -> None:
@@ -73,7 +130,7 @@ def test_a_picture_may_have_a_name_in_capitals(photos: Path, here: Path) -> None
 def test_repeats_are_warned_of_where_a_test_split_will_be_held_out(photos: Path, here: Path) -> None:
     data = here / "flat"
     shutil.copytree(photos / "train", data)
-    config, words = InspectConfig(data=DataConfig(data=str(data))), "1 images are more than once in their class"
+    config, words = InspectConfig(data=DataConfig(data=str(data))), "1 image is more than once in one class"
     assert words not in "\n".join(inspect(config).warnings)
     shutil.copy(data / "tail" / "0.jpg", data / "tail" / "copy of 0.jpg")
     found = inspect(config)
@@ -92,7 +149,7 @@ def test_a_file_that_a_list_repeats_is_counted_but_not_named(
     Path("list.csv").write_text("\n".join(rows))
     assert main(["inspect", "list.csv"]) == 0
     shown = capsys.readouterr().err
-    assert "2 images are more than once in their class" in shown
+    assert "2 images are more than once in one class" in shown
     same = [line for line in shown.splitlines() if "same image" in line]
     assert len(same) == 1
     assert (same[0].count("a/0.jpg"), same[0].count("a/copy.jpg")) == (1, 1)

@@ -75,11 +75,11 @@ def test_explicit_counts_by_name() -> None:
 def test_upper_bounds() -> None:
     assert images_to_add(COUNTS, max_per_class=80).tolist() == [0, 70, 80, 80]
     assert images_to_add(COUNTS, max_ratio=3).tolist() == [0, 70, 27, 6]
-    assert images_to_add(COUNTS, max_images=0).tolist() == [0, 0, 0, 0]
+    assert images_to_add(COUNTS, max_images=1).tolist() == [0, 0, 0, 1]
     assert images_to_add(COUNTS, max_images=1000).tolist() == [0, 70, 101, 108]
 
 
-@given(st.lists(st.integers(1, 500), min_size=1, max_size=20), st.integers(0, 3000))
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=20), st.integers(1, 3000))
 def test_a_bound_on_the_sum_scales_every_class_alike(counts: list[int], max_images: int) -> None:
     wanted = images_to_add(counts)
     bounded = images_to_add(counts, max_images=max_images)
@@ -100,9 +100,9 @@ def test_a_bound_on_the_sum_scales_every_class_alike(counts: list[int], max_imag
         ("effective:0.5", {"cb_beta": 1.0}, r"cb_beta in \[0, 1\)"),
         ("explicit", {}, "expected a count by class name; got none"),
         ("explicit", {"explicit": {"elks": 3}, "classes": NAMES}, "known class; got 'elks'; did you mean 'elk'"),
-        ("fill-to-head", {"max_per_class": -1}, "expected max_per_class of 0 or more; got -1; leave it out"),
-        ("fill-to-head", {"max_images": -1}, "expected max_images of 0 or more; got -1"),
-        ("fill-to-head", {"max_ratio": float("nan")}, "expected max_ratio of 0 or more; got nan"),
+        ("fill-to-head", {"max_per_class": -1}, "expected max_per_class above 0; got -1; .* leave it out"),
+        ("fill-to-head", {"max_images": 0}, "expected max_images above 0; got 0; 0 would make no image at all"),
+        ("fill-to-head", {"max_ratio": float("nan")}, "expected max_ratio above 0; got nan"),
         ("explicit", {"explicit": {"elk": -3}, "classes": NAMES}, "expected counts >= 0; got -3 for 'elk'"),
     ],
 )

@@ -215,14 +215,16 @@ def test_damaged_files_raise_an_oserror_that_names_them(tmp_path: Path) -> None:
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
         for size in (None, 8):
-            with pytest.raises(OSError, match=name):
+            with pytest.raises(OSError, match=name) as raised:
                 decode(str(tmp_path / name), size)
+            assert str(raised.value).count(name) == 1
 
 
 @pytest.mark.parametrize("name", ["missing.jpg", "."])
 def test_no_file_and_a_folder_are_oserrors(tmp_path: Path, name: str) -> None:
-    with pytest.raises(OSError, match="cannot decode"):
+    with pytest.raises(OSError, match="cannot decode") as raised:
         decode(str(tmp_path / name))
+    assert str(raised.value).count(str(tmp_path)) == 1
 
 
 AVIF = pytest.param("avif", marks=pytest.mark.skipif("avif" not in features.get_supported(), reason="Pillow < 11.3"))

@@ -168,7 +168,12 @@ def test_missing_lists_and_missing_images_are_told_apart(tmp_path: Path) -> None
         read(tmp_path / "train.txt")
     fill(tmp_path, "a.jpg")
     path = write(tmp_path / "train.txt", "a.jpg 1\nb.jpg 1\nc.jpg 2\n")
-    with pytest.raises(InputError, match=r"train.txt lists; got 2 missing, the first .*b.jpg; check --root"):
+    with pytest.raises(
+        InputError, match=r"train.txt lists; got 2 of 3 missing, the first .*b.jpg; bring them, or take"
+    ):
+        read(path)
+    path = write(tmp_path / "train.txt", "b.jpg 1\nc.jpg 2\n")
+    with pytest.raises(InputError, match=r"got 2 of 2 missing, the first .*b.jpg; set --root"):
         read(path)
 
 

@@ -184,7 +184,8 @@ def test_all_copies_of_an_image_are_on_one_side(n_different: int, fraction: floa
     most = np.bincount(whole.targets * 60 + whole.images[:, 0, 0, 0]).max()
     assert (splits.test.counts <= np.maximum(np.rint(fraction * whole.counts), 1) + most - 1).all()
     n_copies = len(whole) - len(values(whole))
-    told = f"{n_copies} images are copies of another one of their class: all copies of an image are on one side"
+    are = "image is a copy" if n_copies == 1 else "images are copies"
+    told = f"{n_copies} {are} of another one of their class: all copies of an image are on one side"
     assert (told in splits.notes) == (n_copies > 0)
 
 

@@ -1,0 +1,48 @@
+"""Words missing from a command line, and options before the command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+import cli
+
+NEED_DATA = ("inspect", "resample", "synthesize", "train", "run")
+NEED_RUN = ("retrain", "evaluate", "export")
+
+
+@pytest.mark.parametrize("command", [*NEED_DATA, *NEED_RUN])
+@pytest.mark.parametrize("options", [[], ["--print-config"]])
+def test_a_command_without_its_argument_names_it_and_ends_with_2(
+    command: str, options: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, *options])
+    assert stop.value.code == 2
+    assert ("DATA" if command in NEED_DATA else "RUN") in capsys.readouterr().err
+
+
+def test_a_report_of_nothing_ends_with_2_and_methods_of_nothing_are_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["report"]) == 2
+    assert "expected a run folder" in capsys.readouterr().err
+    assert cli.main(["methods"]) == 0
+
+
+@pytest.mark.parametrize(("command", "usage"), [("evaluate", "RUN [DATA]"), ("methods", "[NAME]"), ("train", "DATA")])
+def test_usage_tells_what_may_be_left_out(command: str, usage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("usage")]
+    assert f"] {usage}" in line
+
+
+@pytest.mark.parametrize("words", [["-q", "train", "digits"], ["--print-config", "-v", "train", "digits"]])
+def test_common_options_may_come_before_the_command(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*words, "--print-config"]) == 0
+    assert "data: digits" in capsys.readouterr().out
+
+
+def test_an_option_in_place_of_the_command_is_told_where_it_goes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--device", "cpu", "train", "digits"]) == 2
+    assert "options follow the command" in capsys.readouterr().err
