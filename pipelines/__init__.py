@@ -9,8 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config import (
-    EvaluateConfig,
-    ExportConfig,
     InspectConfig,
     RebalanceConfig,
     ReportConfig,
@@ -29,6 +27,7 @@ from pipelines.config_groups import (
     OptimizationConfig,
     PlaceConfig,
 )
+from pipelines.config_use import EvaluateConfig, ExportConfig
 from pipelines.generator_config import GeneratorConfig, ImageFilesConfig, StableDiffusionConfig
 
 if TYPE_CHECKING:
