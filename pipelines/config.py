@@ -22,7 +22,7 @@ from pipelines.config_groups import (
     PlaceConfig,
 )
 from pipelines.config_paths import paths_from_text
-from pipelines.config_use import EvaluateConfig, ExportConfig
+from pipelines.config_use import EvaluateConfig, ExportConfig, PredictConfig
 from pipelines.generator_config import GeneratorConfig, ImageFilesConfig, StableDiffusionConfig
 
 
@@ -222,6 +222,7 @@ COMMANDS: dict[str, type] = {
     "train": TrainConfig,
     "retrain": RetrainConfig,
     "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
     "run": RebalanceConfig,
     "report": ReportConfig,
     "export": ExportConfig,

@@ -47,6 +47,33 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Say what is on images, by a trained run: a CSV file with the class of each and its probability."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder, or a `model/` alone."""
+    images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGES [IMAGES ...]")]
+    """Image files, and folders, which are searched for image files at every depth; what is hidden in them is not."""
+    out: Path | None = None
+    """File to write, FILE.csv; by default under runs/predict, named for RUN and for the first of IMAGES."""
+    top: int = 1
+    """How many classes of each image, the most probable first."""
+    skip_corrupt: bool = False
+    """Go on without images that cannot be read."""
+    batch_size: Annotated[int, arg(aliases=["-b"])] = 256
+    """Images at a time."""
+    workers: Annotated[int, arg(aliases=["-j"])] = 2
+    """Processes that decode images; 0 decodes in this one."""
+    device: str = "auto"
+    """cpu, cuda; auto takes the GPU if there is one."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def __post_init__(self) -> None:
+        paths_from_text(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportConfig:
     """Write the classifier of a run as one file that needs nothing of this package."""
 
