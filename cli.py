@@ -25,6 +25,7 @@ _FUNCTIONS = {
     "train": ("pipelines.training", "train_command"),
     "retrain": ("pipelines.retraining", "retrain_command"),
     "evaluate": ("pipelines.evaluation", "evaluate_command"),
+    "predict": ("pipelines.prediction", "predict_command"),
     "run": ("pipelines.rebalancing", "run_command"),
     "report": ("pipelines.reporting", "report_command"),
     "export": ("pipelines.exporting", "export_command"),

@@ -7,9 +7,7 @@ the same whatever was interrupted.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -18,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self, final
 
 from rebalance.errors import InputError
-from rebalance.files import sha256, write_text
+from rebalance.files import sha256, write_csv, write_text
 
 Row = dict[str, Any]
 """job, class, label, index, seed, generator, path, sha256, bytes, the job's settings, made_by (the generator's facts),
@@ -98,12 +96,9 @@ def write_manifest(folder: Path, rows: Iterable[Row]) -> None:
         folder / "manifest.jsonl",
         "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in ordered),
     )
-    columns = list(dict.fromkeys(name for row in ordered for name in _flat(row)))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_flat(row) for row in ordered)
-    write_text(folder / "manifest.csv", text.getvalue())
+    flat = [_flat(row) for row in ordered]
+    columns = list(dict.fromkeys(name for row in flat for name in row))
+    write_csv(folder / "manifest.csv", columns, ([row.get(name) for name in columns] for row in flat))
 
 
 def read_manifest(folder: Path) -> list[Row]:

@@ -9,8 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config import (
-    EvaluateConfig,
-    ExportConfig,
     InspectConfig,
     RebalanceConfig,
     ReportConfig,
@@ -29,6 +27,7 @@ from pipelines.config_groups import (
     OptimizationConfig,
     PlaceConfig,
 )
+from pipelines.config_use import EvaluateConfig, ExportConfig, PredictConfig
 from pipelines.generator_config import GeneratorConfig, ImageFilesConfig, StableDiffusionConfig
 
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from pipelines.exporting import export
     from pipelines.inspection import inspect
     from pipelines.model_files import load_model
+    from pipelines.prediction import predict
     from pipelines.rebalancing import rebalance_and_train
     from pipelines.reporting import report
     from pipelines.resampling import resample
@@ -50,6 +50,7 @@ _MODULES = {
     "export": "pipelines.exporting",
     "inspect": "pipelines.inspection",
     "load_model": "pipelines.model_files",
+    "predict": "pipelines.prediction",
     "rebalance_and_train": "pipelines.rebalancing",
     "report": "pipelines.reporting",
     "resample": "pipelines.resampling",
@@ -72,6 +73,7 @@ __all__ = [
     "ObjectiveConfig",
     "OptimizationConfig",
     "PlaceConfig",
+    "PredictConfig",
     "RebalanceConfig",
     "RebalancedImageClassifier",
     "ReportConfig",
@@ -84,6 +86,7 @@ __all__ = [
     "export",
     "inspect",
     "load_model",
+    "predict",
     "rebalance_and_train",
     "report",
     "resample",

@@ -22,6 +22,7 @@ from pipelines.config_groups import (
     PlaceConfig,
 )
 from pipelines.config_paths import paths_from_text
+from pipelines.config_use import EvaluateConfig, ExportConfig, PredictConfig
 from pipelines.generator_config import GeneratorConfig, ImageFilesConfig, StableDiffusionConfig
 
 
@@ -83,39 +84,6 @@ class TrainConfig:
     seed: int = 0
     """Everything random is derived from it."""
     place: PlaceConfig = field(default_factory=PlaceConfig)
-
-    def __post_init__(self) -> None:
-        paths_from_text(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Measure a trained run on its test split, or on other images."""
-
-    run: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Run folder of `rebalance train` or `rebalance run`."""
-    data: Annotated[Positional[str | None], arg(metavar="[DATA]")] = None
-    """Folder or list file of test images; by default the data that the run was trained on."""
-    split: Literal["test", "val", "train"] = "test"
-    """Which split of the data; a folder without splits is taken whole."""
-    root: Path | None = None
-    """Folder that the paths of DATA, a list file, are relative to."""
-    path_column: str | None = None
-    """CSV column of the image path; by default as the run was told."""
-    label_column: str | None = None
-    """CSV column of the class name or number; by default as the run was told."""
-    split_column: str = "split"
-    """CSV column of DATA that says train, val or test, if there is one."""
-    skip_corrupt: bool = False
-    """Go on without images that cannot be read."""
-    batch_size: Annotated[int, arg(aliases=["-b"])] = 256
-    """Images at a time."""
-    workers: Annotated[int, arg(aliases=["-j"])] = 2
-    """Threads and processes that decode images."""
-    device: str = "auto"
-    """cpu, cuda; auto takes the GPU if there is one."""
-    json: bool = False
-    """Print JSON instead of a table."""
 
     def __post_init__(self) -> None:
         paths_from_text(self)
@@ -223,24 +191,6 @@ class RetrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """Write the classifier of a run as one file that needs nothing of this package."""
-
-    run: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Run folder, or a `model/` alone."""
-    out: Path | None = None
-    """File to write, FILE.pt2 or FILE.onnx; by default classifier.pt2 or classifier.onnx in RUN."""
-    format: Literal["pt2", "onnx"] | None = None
-    """pt2: torch.export's, which needs torch alone; onnx: needs the packages onnx, onnxscript and onnxruntime. By
-    default that of --out, or pt2."""
-    outputs: Literal["probabilities", "logits"] = "probabilities"
-    """What comes out of it for uint8 pixels (batch, 3, height, width)."""
-
-    def __post_init__(self) -> None:
-        paths_from_text(self)
-
-
-@dataclass(frozen=True, kw_only=True)
 class MethodsConfig:
     """List the methods; with a name: its options, its paper, when to use it."""
 
@@ -272,6 +222,7 @@ COMMANDS: dict[str, type] = {
     "train": TrainConfig,
     "retrain": RetrainConfig,
     "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
     "run": RebalanceConfig,
     "report": ReportConfig,
     "export": ExportConfig,

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipelines.config import EvaluateConfig
 from pipelines.config_files import from_dict
 from pipelines.config_groups import DataConfig
-from pipelines.console import say
+from pipelines.config_use import EvaluateConfig
+from pipelines.console import log, say
+from pipelines.csv_targets import check_csv, refuse_sources
 from pipelines.data_flags import check_list_flags
 from pipelines.figure_tables import print_figures
 from pipelines.loading import DecodedTable, open_table, read_source
@@ -29,15 +30,19 @@ from rebalance.data.augmentation import normalize
 from rebalance.data.folders import read_classes
 from rebalance.data.table import ImageTable
 from rebalance.errors import InputError
+from rebalance.files import write_csv
 from rebalance.metrics import Tally
-from rebalance.ranks import shard, sum_over_ranks
+from rebalance.predictions import Predictions
+from rebalance.ranks import is_main, shard, sum_over_ranks
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Metrics of a run's `model/` on its own test split, or on the images of `config.data`.
 
+    With `config.predictions` also a file with a row for every image, in the order of the data.
+
     Raises:
-        InputError: No run, no such split, or a class that the model does not know.
+        InputError: No run, no such split, a class that the model does not know, or a file that cannot be written.
     """
     return _evaluate(config)[0]
 
@@ -48,16 +53,47 @@ def _evaluate(config: EvaluateConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
     session = start_session(config.device)
     model = load_model(config.run).to(session.device)
     data, table = _table(config, model)
+    file = config.predictions
+    if file is not None:
+        refuse_sources("--predictions", data, [file])
     decoded = open_table(table, model.image_size, data, session.device)
+    found = None if file is None else Predictions(len(decoded.table), session.device)
     metrics = evaluate_table(
-        model.classifier, decoded, model.groups, model.mean, model.std, session.device, batch_size=config.batch_size
+        model.classifier,
+        decoded,
+        model.groups,
+        model.mean,
+        model.std,
+        session.device,
+        batch_size=config.batch_size,
+        predictions=found,
     )
+    if file is not None and found is not None and is_main():
+        _write_predictions(file, decoded.table, found)
     return metrics, model.classes
+
+
+def _write_predictions(file: Path, table: ImageTable, found: Predictions) -> None:
+    """A row for every image: its path, or number where it is no file; its class, the predicted one; probabilities."""
+    names = [image if isinstance(image, str) else row for row, image in enumerate(table.images)]
+    labels = (table.classes[target] for target in table.targets)
+    predicted = (table.classes[label] for label in found.classes()[:, 0])
+    columns = {
+        "path" if isinstance(names[0], str) else "row": names,
+        "label": labels,
+        "prediction": predicted,
+        "probability": (f"{value:.6g}" for value in found.probabilities()[:, 0]),
+        "label_probability": (f"{value:.6g}" for value in found.of_targets()),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_csv(file, list(columns), zip(*columns.values(), strict=True))
 
 
 def _check(config: EvaluateConfig) -> None:
     refuse_below(1, {"--batch-size": config.batch_size})
     refuse_below(0, {"--workers": config.workers})
+    if config.predictions is not None:
+        check_csv("--predictions", config.predictions)
     if config.data is not None:
         check_list_flags(_told(config, config.data))
         return
@@ -132,15 +168,22 @@ def evaluate_table(
     device: torch.device,
     *,
     batch_size: int = 256,
+    predictions: Predictions | None = None,
 ) -> dict[str, Any]:
-    """Metrics of `classifier` on a table; every rank takes its rows and gets the figures of all."""
+    """Metrics of `classifier` on a table, and its `predictions` where there is room for them.
+
+    Every rank takes its rows and gets those of all.
+    """
     table = decoded.table
     tally = Tally(len(table.classes), groups, device)
     rows = shard(np.arange(len(table), dtype=np.int64))
     targets = torch.from_numpy(table.targets).to(device)
     for part, logits in predict_rows(classifier, decoded, rows, mean, std, batch_size=batch_size):
-        tally.update(logits, targets[torch.from_numpy(part).to(device)])
-    sum_over_ranks(tally.state())
+        labels = targets[torch.from_numpy(part).to(device)]
+        tally.update(logits, labels)
+        if predictions is not None:
+            predictions.update(part, logits, labels)
+    sum_over_ranks([*tally.state(), *([] if predictions is None else predictions.state())])
     return tally.metrics()
 
 
@@ -164,6 +207,8 @@ def predict_rows(
 def evaluate_command(config: EvaluateConfig) -> None:
     """`rebalance evaluate`: print the figures, as tables or as JSON."""
     metrics, classes = _evaluate(config)
+    if config.predictions is not None:
+        log.info("the predictions of %d images: %s", metrics["n_images"], config.predictions)
     if config.json:
         say(json.dumps(metrics, indent=2))
         return

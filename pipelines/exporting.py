@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipelines.config import ExportConfig
+from pipelines.config_use import ExportConfig
 from pipelines.console import log
 from pipelines.exported_files import FORMATS, Format
 from pipelines.model_files import load_model

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from pathlib import Path
 from typing import Any, final
@@ -13,7 +11,7 @@ import torch
 from pipelines.loop import Step
 from pipelines.session import Session, track
 from rebalance.errors import RunError
-from rebalance.files import write_text
+from rebalance.files import write_csv
 from rebalance.ranks import sum_over_ranks, world_size
 
 FLUSH_UPDATES = 50
@@ -88,12 +86,11 @@ class History:
 def write_history(path: Path, rows: list[dict[str, Any]]) -> None:
     """`history.csv`: one row per epoch, every column that any row has; empty where there is no figure."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
-    write_text(path, text.getvalue())
+    write_csv(path, columns, ([_short(row.get(name)) for name in columns] for row in rows))
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _prefixed(prefix: str, values: dict[str, float]) -> dict[str, float]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from pipelines.config import ResampleConfig
 from pipelines.console import log, print_table, progress_bar, say
+from pipelines.csv_targets import check_csv, refuse_sources
 from pipelines.data_flags import CIFAR, check_data, refuse_pixel_settings
 from pipelines.loading import load_splits
 from pipelines.ranges import refuse_below
@@ -96,7 +97,7 @@ def resample(config: ResampleConfig) -> ResampledList:
     rows = resampled_rows(train.targets, train.classes, config)
     tables["train"] = train.select(rows)
     files = {name: file if name == "train" else file.with_suffix(f".{name}.csv") for name in tables}
-    _refuse_sources(config, list(files.values()))
+    refuse_sources("--out", config.data, list(files.values()))
     root = root_beyond(file.parent, list(tables.values()))
     texts = {name: list_text(table, file.parent if root is None else None) for name, table in tables.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -166,8 +167,7 @@ def resampled_rows(targets: IntArray, classes: Sequence[str], config: ResampleCo
 
 
 def _check(config: ResampleConfig, file: Path) -> None:
-    if file.suffix.lower() != ".csv" or file.is_dir():
-        raise InputError("--out FILE.csv", str(file), "name a CSV file to write")
+    check_csv("--out", file)
     refuse_below(0, {"--strength": config.strength, "--seed": config.seed})
     if config.seed > _LARGEST_SEED:
         raise InputError(f"--seed of at most {_LARGEST_SEED}", str(config.seed), "take a smaller one")
@@ -182,16 +182,7 @@ def _check(config: ResampleConfig, file: Path) -> None:
         )
     check_data(config.data)
     refuse_pixel_settings(config.data)
-    _refuse_sources(config, [file])
-
-
-def _refuse_sources(config: ResampleConfig, files: Sequence[Path]) -> None:
-    """Refuse to write over a list that the data are read from."""
-    sources = (Path(config.data.data), config.data.val_list, config.data.test_list)
-    read = {source.resolve() for source in sources if source is not None}
-    for file in files:
-        if file.resolve() in read:
-            raise InputError("another file to write", f"{file}, which is read", "choose another --out")
+    refuse_sources("--out", config.data, [file])
 
 
 def _tables(splits: Splits, config: ResampleConfig) -> dict[str, ImageTable]:

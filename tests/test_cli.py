@@ -211,6 +211,21 @@ BAD_INPUT: dict[str, tuple[Prepare | Sequence[str], str]] = {
     "another command's folder": (_other_command, "of `rebalance train`"),
     "somebody's folder": (_foreign_folder, "thesis.tex"),
     "no run": (["evaluate", "nowhere"], "a finished run with a model"),
+    "predictions of another kind": (["evaluate", "nowhere", "--predictions", "a.txt"], "--predictions FILE.csv"),
+    "predictions where nothing can be": (
+        lambda photos, here: ["evaluate", "nowhere", "--predictions", str(next(photos.rglob("*.jpg")) / "a.csv")],
+        "a folder to write a.csv into",
+    ),
+    "prediction of no run": (lambda photos, here: ["predict", "nowhere", str(photos)], "a finished run with a model"),
+    "prediction of nothing": (["predict", "nowhere"], "image files, or folders of them"),
+    "prediction of no image": (["predict", "nowhere", "none.jpg"], "no such path: none.jpg"),
+    "prediction of a list": (["predict", "nowhere", "list.txt"], "a list file: list.txt"),
+    "prediction of a folder without images": (["predict", "nowhere", "."], "images in every folder"),
+    "prediction of no class": (["predict", "nowhere", ".", "--top", "0"], "--top of at least 1"),
+    "prediction into another kind": (
+        lambda photos, here: ["predict", "nowhere", str(photos), "--out", "a.json"],
+        "--out FILE.csv",
+    ),
     "export of no run": (["export", "nowhere"], "a finished run with a model"),
     "export of another kind": (["export", "nowhere", "--out", "a.pth"], "--out FILE.pt2 or FILE.onnx"),
     "no report": (["report", "nowhere"], "a run folder"),
@@ -223,6 +238,7 @@ def test_bad_input_gets_one_clear_error_and_leaves_nothing(
     case: str, photos: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("empty.yaml").write_text("epochs: 3\n")
+    Path("list.txt").write_text("a.jpg tail\n")
     prepare, words = BAD_INPUT[case]
     arguments = list(prepare(photos, here) if callable(prepare) else prepare)
     before = sorted(here.rglob("*"))

@@ -30,6 +30,7 @@ QUICK = {
     "train": TRAINING,
     "retrain": "--updates 4 --batch-size 16 --report-to none --device cpu",
     "evaluate": "--device cpu",
+    "predict": "--device cpu",
     "report": "",
     "export": "",
     "methods": "",

@@ -11,12 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from rebalance.data.image_files import check_encoding, images_below, is_hidden, is_image, unread_notes
 from rebalance.data.table import ImageTable, Splits
 from rebalance.errors import InputError, nearest
 
-IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif .tga".split()
-)
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
@@ -53,14 +51,14 @@ def read_folder(root: Path) -> Splits:
             raise InputError(
                 "a train folder with one sub-folder per class", f"none in {root}", "sort the images into class folders"
             )
-        return Splits(read_classes(root, unread=unread), notes=tuple(_notes(unread)))
+        return Splits(read_classes(root, unread=unread), notes=tuple(unread_notes(unread)))
     train = read_classes(folders["train"], unread=unread)
     tables = {
         split: read_classes(folder, train.classes, unread=unread)
         for split, folder in folders.items()
         if split != "train"
     }
-    notes = _notes(unread)
+    notes = unread_notes(unread)
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
         notes.append(f"folders beside the splits are not read: {', '.join(others[:5])}{more}")
@@ -82,69 +80,29 @@ def read_classes(
     """
     names = tuple(sorted(entry.name for entry in _subfolders(folder)))
     if not names:
-        found = "loose images" if any(_is_image(name) for name in os.listdir(folder)) else "no folders"
+        found = "loose images" if any(is_image(name) for name in os.listdir(folder)) else "no folders"
         raise InputError(
             "a folder with one sub-folder per class", f"{found} in {folder}", "sort the images into class folders"
         )
     if classes is None:
         classes = names
     unread = Counter() if unread is None else unread
-    unread["image(s) beside the class folders"] += sum(map(_is_image, os.listdir(folder)))
+    unread["image(s) beside the class folders"] += sum(map(is_image, os.listdir(folder)))
     ids = {name: i for i, name in enumerate(classes)}
     images: list[str] = []
     targets: list[int] = []
     for name in names:
-        files = _images_below(folder / name, unread)
+        files = images_below(folder / name, unread)
         if files and name not in ids:
             raise InputError("the classes of the training split", f"class {name!r} in {folder}", nearest(name, classes))
         images += files
         targets += [ids[name] for _ in files]
-    _check_encoding([*classes, *images])
+    check_encoding([*classes, *images])
     if not images:
         raise InputError("images in the class folders", f"none in {folder}", "image files end in .jpg, .png, .webp, …")
     return ImageTable(images, np.array(targets, dtype=np.int64), classes)
 
 
-def _check_encoding(names: list[str]) -> None:
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise InputError(
-                "names of files and folders in UTF-8", repr(os.fsencode(name)), "rename it, for example with convmv"
-            ) from None
-
-
 def _subfolders(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
-        return [Path(entry.path) for entry in entries if entry.is_dir() and not _is_hidden(entry.name)]
-
-
-def _images_below(folder: Path, unread: Counter[str]) -> list[str]:
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        unread["linked folder(s)"] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
-        images = [name for name in sorted(files) if _is_image(name)]
-        found += [os.path.join(parent, name) for name in images]  # 3× faster
-        if len(images) < len(files):
-            unread.update(
-                os.path.splitext(name)[1].lower() or "file(s) without an ending"
-                for name in files
-                if not _is_image(name) and not _is_hidden(name)
-            )
-    return found
-
-
-def _notes(unread: Counter[str]) -> list[str]:
-    kinds = [f"{n} {kind}" for kind, n in unread.most_common() if n]
-    more = f" and {len(kinds) - 5} more kinds" if len(kinds) > 5 else ""
-    return [f"not read: {', '.join(kinds[:5])}{more}"] if kinds else []
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"  # .ipynb_checkpoints holds copies, the other no images
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+        return [Path(entry.path) for entry in entries if entry.is_dir() and not is_hidden(entry.name)]

@@ -14,6 +14,7 @@ import numpy as np
 
 from rebalance.data.table import ImageTable, Splits
 from rebalance.errors import InputError, nearest
+from rebalance.files import csv_text
 
 
 @dataclass(frozen=True)
@@ -99,18 +100,15 @@ def list_text(table: ImageTable, folder: Path | None) -> str:
     paths = _real_paths(table)
     written = paths if root is None else [os.path.relpath(path, root) for path in paths]
     labels = [table.classes[target] for target in table.targets]
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow((ListFormat.path_column, ListFormat.label_column))
-    writer.writerows(zip(written, labels, strict=True))
+    text = csv_text((ListFormat.path_column, ListFormat.label_column), zip(written, labels, strict=True))
     rows = [(path, label, "") for path, label in zip(written, labels, strict=True)]
-    read = _read_csv(Path("list.csv"), file.getvalue(), ListFormat(), splits=False)
+    read = _read_csv(Path("list.csv"), text, ListFormat(), splits=False)
     if read != rows:
         wrong = next((row for row, other in zip(rows, read, strict=False) if row != other), rows[-1])
         raise InputError(
             "names without blanks at their ends or line ends inside", f"{wrong[0]!r} of class {wrong[1]!r}", "rename it"
         )
-    return file.getvalue()
+    return text
 
 
 def _real_paths(table: ImageTable) -> list[str]:

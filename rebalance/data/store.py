@@ -110,7 +110,7 @@ def decode_table(table: ImageTable, size: int, options: ReadOptions = ReadOption
     """
     images = torch.empty((len(table), 3, size, size), dtype=torch.uint8)
     failures = _read_all(table, size, options, images)
-    readable = _without(len(table), failures, options.skip_corrupt)
+    readable = readable_rows(len(table), failures, options.skip_corrupt)
     return (images if not failures else images[torch.from_numpy(readable)]), readable
 
 
@@ -120,12 +120,34 @@ def check_table(table: ImageTable, size: int, options: ReadOptions = ReadOptions
     Raises:
         InputError: As `decode_table`.
     """
-    return _without(len(table), _read_all(table, size, options, None), options.skip_corrupt)
+    return readable_rows(len(table), _read_all(table, size, options, None), options.skip_corrupt)
 
 
 def unreadable_images(table: ImageTable, options: ReadOptions = ReadOptions()) -> dict[int, str]:
     """Row → reason, for every image that cannot be read."""
     return _read_all(table, 8, options, None)
+
+
+def readable_rows(n_rows: int, failures: dict[int, str], skip_corrupt: bool) -> IntArray:
+    """The rows (M,) beside those that failed.
+
+    Args:
+        n_rows: N.
+        failures: Row → reason.
+        skip_corrupt: Let there be failures.
+
+    Raises:
+        InputError: Failures, up to 20 of them named; with `skip_corrupt`, no other row.
+    """
+    if failures and (not skip_corrupt or len(failures) == n_rows):
+        shown = [f"  {reason}" for reason in list(failures.values())[:SHOWN_FAILURES]]
+        more = [f"  … and {len(failures) - SHOWN_FAILURES} more"] if len(failures) > SHOWN_FAILURES else []
+        raise InputError(
+            "readable images",
+            "\n".join([f"{len(failures)} of {n_rows} that cannot be read:", *shown, *more]),
+            "mend or remove them, or go on without them with --skip-corrupt",
+        )
+    return np.setdiff1d(np.arange(n_rows, dtype=np.int64), np.fromiter(failures, dtype=np.int64, count=len(failures)))
 
 
 def pixel_statistics(store: ImageStore, n_images: int, limit: int = 2048) -> tuple[list[float], list[float]]:
@@ -163,18 +185,6 @@ def _read_all(table: ImageTable, size: int, options: ReadOptions, into: Tensor |
             if options.progress is not None:
                 options.progress(n_done)
     return dict(sorted(failures.items()))
-
-
-def _without(n_rows: int, failures: dict[int, str], skip_corrupt: bool) -> IntArray:
-    if failures and (not skip_corrupt or len(failures) == n_rows):
-        shown = [f"  {reason}" for reason in list(failures.values())[:SHOWN_FAILURES]]
-        more = [f"  … and {len(failures) - SHOWN_FAILURES} more"] if len(failures) > SHOWN_FAILURES else []
-        raise InputError(
-            "readable images",
-            "\n".join([f"{len(failures)} of {n_rows} that cannot be read:", *shown, *more]),
-            "mend or remove them, or go on without them with --skip-corrupt",
-        )
-    return np.setdiff1d(np.arange(n_rows, dtype=np.int64), np.fromiter(failures, dtype=np.int64, count=len(failures)))
 
 
 @final

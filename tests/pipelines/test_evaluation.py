@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -231,6 +233,66 @@ def test_missing_split_and_missing_run_are_refused(run: Path, here: Path) -> Non
         evaluate(EvaluateConfig(run=run, split="val", device="cpu"))
     with pytest.raises(InputError, match="a finished run with a model"):
         evaluate(EvaluateConfig(run=here, device="cpu"))
+
+
+# The predictions
+
+
+def read(file: str) -> list[dict[str, str]]:
+    with Path(file).open(encoding="utf-8", newline="") as text:
+        return list(csv.DictReader(text))
+
+
+@pytest.mark.parametrize("cut", [{}, {"batch_size": 7}])
+def test_predictions_are_those_of_the_model_in_the_order_of_the_data(
+    photos: Path, run: Path, here: Path, cut: dict[str, Any]
+) -> None:
+    metrics = evaluate(EvaluateConfig(run=run, device="cpu", predictions=Path("far/off/a.csv"), **cut))
+    rows, model = read("far/off/a.csv"), load_model(run)
+    files = [str(file) for name in model.classes for file in sorted((photos / "test" / name).iterdir())]
+    assert list(rows[0]) == ["path", "label", "prediction", "probability", "label_probability"]
+    assert [row["path"] for row in rows] == files
+    assert [row["label"] for row in rows] == [Path(file).parent.name for file in files]
+    assert [row["prediction"] for row in rows] == model.predict(files)
+    expected = model.predict_proba(files)
+    labels = [model.classes.index(row["label"]) for row in rows]
+    np.testing.assert_allclose([float(row["probability"]) for row in rows], expected.max(axis=1), rtol=1e-4)
+    found = [float(row["label_probability"]) for row in rows]
+    np.testing.assert_allclose(found, expected[np.arange(40), labels], rtol=1e-4)
+    assert sum(row["label"] == row["prediction"] for row in rows) / 40 == pytest.approx(metrics["accuracy"])
+    assert metrics == evaluate(EvaluateConfig(run=run, device="cpu"))
+
+
+def test_rows_of_data_without_files_have_numbers(plain_stage: Path, here: Path) -> None:
+    words = ["evaluate", str(plain_stage), "--predictions", "a.csv", "--device", "cpu", "--json"]
+    assert main(words) == 0
+    rows = read("a.csv")
+    assert list(rows[0])[:2] == ["row", "label"]
+    assert [row["row"] for row in rows] == [str(i) for i in range(697)]
+
+
+def test_images_left_out_and_absent_classes_are_in_no_row(photos: Path, run: Path, here: Path) -> None:
+    shutil.copytree(photos / "test" / "tail", here / "few" / "tail")
+    bad = sorted((here / "few" / "tail").iterdir())[3]
+    bad.write_bytes(b"broken")
+    config = EvaluateConfig(run=run, data="few", device="cpu", predictions=Path("a.csv"))
+    with pytest.raises(InputError, match=bad.name):
+        evaluate(config)
+    assert not Path("a.csv").exists()
+    evaluate(replace(config, skip_corrupt=True))
+    assert len(read("a.csv")) == 9
+    assert str(bad) not in Path("a.csv").read_text()
+
+
+def test_the_list_that_is_evaluated_is_not_written_over(photos: Path, run: Path, here: Path) -> None:
+    text = "path,label\n" + "".join(f"{file},tail\n" for file in (photos / "test" / "tail").iterdir())
+    Path("list.csv").write_text(text)
+    config = EvaluateConfig(run=run, data="list.csv", root=photos, device="cpu", predictions=here / "list.csv")
+    with pytest.raises(InputError, match="which is read; choose another --predictions"):
+        evaluate(config)
+    assert Path("list.csv").read_text() == text
+    evaluate(replace(config, predictions=Path("judged.csv")))
+    assert evaluate(replace(config, data="judged.csv", predictions=None))["n_images"] == 10
 
 
 @pytest.mark.parametrize("training", [True, False])

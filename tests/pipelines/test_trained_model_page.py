@@ -26,6 +26,7 @@ COMMANDS = re.findall(r"```bash\n(.*?)\n```", PAGE, flags=re.S)
 def folder(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     shutil.copyfile(next((photos / "test").rglob("*.jpg")), folder / "photo.png")
+    shutil.copytree(photos / "test", folder / "photos")
     train(
         TrainConfig(
             data=DataConfig(data=str(photos), image_size=16),
@@ -43,12 +44,15 @@ def test_snippets_run_and_the_exported_file_gives_the_same(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    here, elsewhere, _ = SNIPPETS
+    mistakes, here, elsewhere, _ = SNIPPETS
     names: dict[str, Any] = {}
     exec(compile(here, "trained-model.md", "exec"), names)
-    (command,) = COMMANDS
-    assert main(shlex.split(command)[1:]) == 0
+    for command in "\n".join(COMMANDS).splitlines():
+        device = [] if " export " in command else ["--device", "cpu"]
+        assert main([*shlex.split(command)[1:], *device]) == 0
     capsys.readouterr()
+    exec(compile(mistakes, "trained-model.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 10
     without = f"import sys\nfor name in ('pipelines', 'rebalance'):\n    sys.modules[name] = None\n{elsewhere}"
     shown = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, check=True).stdout
     assert shown.startswith(names["model"].predict("photo.png")[0])
@@ -64,7 +68,7 @@ def test_the_snippet_for_onnx_gives_the_same(folder: Path, monkeypatch: pytest.M
     assert main(["export", "runs/train/photos-balanced_mixup", "--format", "onnx"]) == 0
     pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
     names: dict[str, Any] = {"json": json, "pixels": pixels.transpose(0, 3, 1, 2)}
-    exec(compile(SNIPPETS[2], "trained-model.md", "exec"), names)
+    exec(compile(SNIPPETS[3], "trained-model.md", "exec"), names)
     np.testing.assert_allclose(names["same"], model.predict_proba(pixels), atol=1e-4)
     assert tuple(names["names"]) == model.classes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from pipelines import (
@@ -97,6 +99,45 @@ def test_command_line_under_torchrun_speaks_once_and_judges_each_image_once(tmp_
     assert output.count("run folder:") == 1
     metrics = json.loads((tmp_path / "runs/train/digits-balanced_softmax/metrics.json").read_text())
     assert metrics["test"]["n_images"] == 697
+
+
+PREDICTING = """
+import sys
+from pathlib import Path
+from pipelines import EvaluateConfig, PredictConfig, evaluate, predict
+from pipelines.session import end_session
+
+run, data = map(Path, sys.argv[1:])
+shared = {"run": run, "skip_corrupt": True, "batch_size": 5, "device": "cpu"}
+evaluate(EvaluateConfig(**shared, data=str(data), predictions=Path("judged.csv")))
+made = predict(PredictConfig(**shared, images=(data,), out=Path("predicted.csv"), top=2))
+assert len(made.paths) == 37 and len(made.skipped) == 3
+end_session()
+"""
+
+
+def test_predictions_of_two_ranks_are_those_of_one(photos: Path, untrained: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for name, other in zip("abcd", sorted((photos / "test").iterdir()), strict=True):
+        shutil.copytree(other, data / name)
+    for row in (2, 17, 18):
+        sorted(data.rglob("*.jpg"))[row].write_bytes(b"broken")
+    (tmp_path / "predicting.py").write_text(PREDICTING)
+    found = []
+    for n in (1, 2):
+        finish(torchrun(["predicting.py", str(untrained), str(data)], tmp_path, n))
+        tables = [(tmp_path / name).read_text().splitlines() for name in ("judged.csv", "predicted.csv")]
+        found.append([[_numbers_apart(line) for line in lines] for lines in tables])
+    for one, two in zip(*found, strict=True):
+        assert len(one) == 38
+        assert [words for words, _ in one] == [words for words, _ in two]
+        np.testing.assert_allclose([numbers for _, numbers in one[1:]], [numbers for _, numbers in two[1:]], rtol=1e-4)
+
+
+def _numbers_apart(line: str) -> tuple[list[str], list[float]]:
+    parts = line.split(",")
+    numbers = [part for part in parts if re.fullmatch(r"[\d.e-]+", part)]
+    return [part for part in parts if part not in numbers], [float(number) for number in numbers]
 
 
 def test_killed_launcher_leaves_no_rank_writing_and_the_run_goes_on(tmp_path: Path) -> None:

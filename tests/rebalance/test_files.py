@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -13,7 +14,16 @@ import torch
 from safetensors.torch import load_file
 
 from rebalance.errors import InputError
-from rebalance.files import check_free_space, read_json, sha256, write_bytes, write_json, write_tensors, write_text
+from rebalance.files import (
+    check_free_space,
+    read_json,
+    sha256,
+    write_bytes,
+    write_csv,
+    write_json,
+    write_tensors,
+    write_text,
+)
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -22,6 +32,18 @@ def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
     write_text(path, "zwei ü\n")
     assert path.read_bytes() == "zwei ü\n".encode()
     assert os.listdir(tmp_path) == ["a ü.txt"]
+
+
+def test_a_table_is_read_back_as_it_was(tmp_path: Path) -> None:
+    rows = [["a, b", "ü", None], ['"', "two\nlines", 0.1234567890123]]
+    write_csv(tmp_path / "a.csv", ("one", "two", "three"), rows)
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["one", "two", "three"],
+            ["a, b", "ü", ""],
+            ['"', "two\nlines", "0.1234567890123"],
+        ]
+    assert b"\r" not in (tmp_path / "a.csv").read_bytes()
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
