@@ -122,7 +122,7 @@ def _parse(command: str, words: list[str], file: Path | None) -> Any:
         config = tyro.cli(cls, args=words, prog=f"rebalance {command}", config=(OmitArgPrefixes,), **options)
     except SystemExit as stop:
         if stop.code:
-            refuse_resume_path(words)
+            refuse_resume_path(words, leaves(cls))
         raise SystemExit(stop.code) from None
     if UNSET in str(config):
         raise InputError(

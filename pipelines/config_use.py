@@ -29,6 +29,10 @@ class EvaluateConfig:
     """CSV column of the class name or number; by default as the run was told."""
     split_column: str = "split"
     """CSV column of DATA that says train, val or test, if there is one."""
+    many: int | None = None
+    """A class with more training images is many-shot; by default as the run was told."""
+    few: int | None = None
+    """A class with fewer training images is few-shot; by default as the run was told."""
     skip_corrupt: bool = False
     """Go on without images that cannot be read."""
     batch_size: Annotated[int, arg(aliases=["-b"])] = 256

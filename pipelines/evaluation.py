@@ -25,7 +25,7 @@ from pipelines.ranges import refuse_below
 from pipelines.runs import read_first_stage
 from pipelines.session import start_session
 from pipelines.trained_runs import own_splits
-from rebalance.counts import Group, IntArray
+from rebalance.counts import Group, IntArray, shot_groups
 from rebalance.data.augmentation import normalize
 from rebalance.data.folders import read_classes
 from rebalance.data.table import ImageTable
@@ -47,11 +47,20 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     return _evaluate(config)[0]
 
 
+def _groups(config: EvaluateConfig, model: TrainedClassifier) -> list[Group]:
+    """Many, medium or few, by class."""
+    told = model.description
+    many = told.many if config.many is None else config.many
+    few = told.few if config.few is None else config.few
+    return shot_groups(told.train_counts, many, few)
+
+
 def _evaluate(config: EvaluateConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The metrics, and the names of the classes."""
     _check(config)
     session = start_session(config.device)
     model = load_model(config.run).to(session.device)
+    groups = _groups(config, model)
     data, table = _table(config, model)
     file = config.predictions
     if file is not None:
@@ -61,7 +70,7 @@ def _evaluate(config: EvaluateConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
     metrics = evaluate_table(
         model.classifier,
         decoded,
-        model.groups,
+        groups,
         model.mean,
         model.std,
         session.device,
@@ -91,7 +100,7 @@ def _write_predictions(file: Path, table: ImageTable, found: Predictions) -> Non
 
 def _check(config: EvaluateConfig) -> None:
     refuse_below(1, {"--batch-size": config.batch_size})
-    refuse_below(0, {"--workers": config.workers})
+    refuse_below(0, {"--workers": config.workers, "--many": config.many or 0, "--few": config.few or 0})
     if config.predictions is not None:
         check_csv("--predictions", config.predictions)
     if config.data is not None:

@@ -39,6 +39,7 @@ _NAMES = {
     "--output-dir --default-root-dir": "use --output",
     "--resume-from-checkpoint --ckpt-path": _RESUME,
 }
+_LAST = ("last", "latest", "auto")
 FOREIGN = {name: hint for names, hint in _NAMES.items() for name in names.split()}
 
 
@@ -59,12 +60,18 @@ def refuse_foreign(words: Sequence[str], settings: Collection[str]) -> None:
             raise InputError("an option of this command", flag, hint)
 
 
-def refuse_resume_path(words: Sequence[str]) -> None:
-    """Say of a command line that cannot be parsed where it gives `--resume` a value.
+def refuse_resume_path(words: Sequence[str], settings: Collection[str]) -> None:
+    """Say of a command line that cannot be parsed where it gives `--resume` a path.
+
+    Args:
+        words: The command line.
+        settings: Names of the command's settings.
 
     Raises:
         InputError: It does.
     """
+    if "resume" not in settings:
+        return
     for word, after in pairwise([*words, "-"]):
-        if word.startswith("--resume=") or (word == "--resume" and not after.startswith("-")):
+        if word.startswith("--resume=") or (word == "--resume" and ("/" in after or after in _LAST)):
             raise InputError("--resume without a value", f"{word} {after}".removesuffix(" -"), _RESUME)

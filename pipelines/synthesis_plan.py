@@ -181,7 +181,11 @@ def _wanted(budget: BudgetConfig, train: ImageTable) -> IntArray:
         max_images=budget.max_images,
     )
     if wanted.sum() == 0:
-        raise InputError("a budget of at least one image", f"none by {budget.budget}", "the data are balanced already?")
+        raise InputError(
+            "a budget of at least one image",
+            f"none by {budget.budget}",
+            "ask for more, or leave the data as they are: they may be balanced",
+        )
     return wanted
 
 

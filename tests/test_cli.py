@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-import torch
 
 import cli
 from pipelines.config import COMMANDS
@@ -41,35 +40,6 @@ def test_help_answers_within_a_second_and_without_torch() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 2  # half a second where little else runs
-
-
-@pytest.mark.parametrize("rank", [None, "1"])
-@pytest.mark.parametrize(
-    ("error", "told"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.0 GiB. GPU"), ": Tried to allocate 2.0 GiB\n"),
-        (RuntimeError("[enforce fail] can't allocate memory: you tried to allocate 9 bytes."), ": you tried"),
-        (MemoryError(), "\n"),
-    ],
-)
-def test_out_of_memory_says_what_takes_less(
-    error: Exception, told: str, rank: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    if rank is not None:
-        monkeypatch.setenv("RANK", rank)
-
-    def fail(_: object) -> None:
-        raise error
-
-    monkeypatch.setattr("pipelines.training.train_command", fail)
-    assert cli.main(["train", "digits"]) == 1
-    shown = capsys.readouterr().err
-    assert f"out of memory{'' if rank is None else ' of rank 1'}{told}" in shown
-    assert "--grad-accum-steps" in shown
-    assert "--sampling-batch" in shown
-    monkeypatch.setattr("pipelines.training.train_command", lambda _: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        cli.main(["train", "digits"])
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

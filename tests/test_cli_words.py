@@ -1,15 +1,16 @@
-"""Words missing from a command line, and options before the command."""
+"""What the command line answers: words that are missing or out of place, and memory that is not there."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import pytest
+import torch
 
 import cli
 
 NEED_DATA = ("inspect", "resample", "synthesize", "train", "run")
-NEED_RUN = ("retrain", "evaluate", "export")
+NEED_RUN = ("retrain", "evaluate", "predict", "export")
 
 
 @pytest.mark.parametrize("command", [*NEED_DATA, *NEED_RUN])
@@ -46,3 +47,32 @@ def test_common_options_may_come_before_the_command(words: Sequence[str], capsys
 def test_an_option_in_place_of_the_command_is_told_where_it_goes(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--device", "cpu", "train", "digits"]) == 2
     assert "options follow the command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rank", [None, "1"])
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.0 GiB. GPU"), ": Tried to allocate 2.0 GiB\n"),
+        (RuntimeError("[enforce fail] can't allocate memory: you tried to allocate 9 bytes."), ": you tried"),
+        (MemoryError(), "\n"),
+    ],
+)
+def test_out_of_memory_says_what_takes_less(
+    error: Exception, told: str, rank: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("pipelines.training.train_command", fail)
+    assert cli.main(["train", "digits"]) == 1
+    shown = capsys.readouterr().err
+    assert f"out of memory{'' if rank is None else ' of rank 1'}{told}" in shown
+    assert "--grad-accum-steps" in shown
+    assert "--sampling-batch" in shown
+    monkeypatch.setattr("pipelines.training.train_command", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train", "digits"])

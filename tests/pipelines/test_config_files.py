@@ -13,7 +13,7 @@ import yaml
 
 from cli import main
 from pipelines.config import COMMANDS, InspectConfig, RebalanceConfig, TrainConfig
-from pipelines.config_files import UNSET, differences, from_dict, parse_pairs, read_config_file, to_dict, to_yaml
+from pipelines.config_files import UNSET, differences, from_dict, read_config_file, to_dict, to_yaml
 from pipelines.config_groups import DataConfig, ObjectiveConfig, OptimizationConfig
 from pipelines.config_use import EvaluateConfig
 from rebalance.errors import InputError
@@ -143,26 +143,6 @@ def test_yaml_as_people_write_it(text: str, name: str, value: Any) -> None:
     assert (found, type(found)) == (value, type(value))
 
 
-def test_counts_may_be_a_mapping() -> None:
-    config = from_dict(RebalanceConfig, {"data": "digits", "budget": {"budget": "explicit", "count": {"cat": 50}}})
-    assert config.budget.count == ("cat=50",)
-
-
-@pytest.mark.parametrize(
-    ("pairs", "message"),
-    [
-        ("{yes: 2, no: 1}", "names of pairs as text; got True; quote the name"),
-        ("{1.5: 2}", "names of pairs as text; got 1.5"),
-        ("{cat: }", "one value for each name; got None for 'cat'"),
-        ("{cat: {dog: 1}}", "one value for each name; got {'dog': 1} for 'cat'"),
-    ],
-)
-def test_pairs_that_yaml_reads_otherwise_are_refused(pairs: str, message: str) -> None:
-    values = yaml.safe_load(f"data: digits\nbudget: {{budget: explicit, count: {pairs}}}")
-    with pytest.raises(InputError, match=message):
-        from_dict(RebalanceConfig, values)
-
-
 def test_data_may_be_left_to_the_command_line() -> None:
     assert from_dict(TrainConfig, {"seed": 3}).data.data == UNSET
     assert from_dict(EvaluateConfig, {}).run == Path(UNSET)
@@ -248,13 +228,6 @@ def test_a_list_from_yaml_equals_the_tuple_it_was() -> None:
 @pytest.mark.parametrize("name", ["workers", "cache_gb", "device", "download", "place", "resume"])
 def test_settings_without_effect_are_no_differences(name: str) -> None:
     assert differences({name: 1, "x": {name: 1}}, {name: 2, "x": {name: 2}}) == []
-
-
-def test_pairs_split_at_the_last_equals_sign() -> None:
-    assert parse_pairs(("a=1", "b c=d=2", "a=3", "ü="), "-o") == {"a": "3", "b c=d": "2", "ü": ""}
-    for pair in ("a", "=1"):
-        with pytest.raises(InputError, match=f"-o NAME=VALUE; got '{pair}'"):
-            parse_pairs((pair,), "-o")
 
 
 # No dead settings

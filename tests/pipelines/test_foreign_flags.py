@@ -56,6 +56,15 @@ def test_resume_before_data_is_no_path(words: Sequence[str], capsys: pytest.Capt
     assert "data: digits" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "words", [["train", "--resume", "digits", "--epochs", "abc"], ["evaluate", "runs/a", "--resume", "runs/b"]]
+)
+def test_resume_is_not_blamed_for_other_mistakes(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "without a value" not in "".join(capsys.readouterr())
+
+
 def test_a_command_is_not_told_of_the_flags_of_another(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["inspect", "digits", "--learning-rate", "0.1"])

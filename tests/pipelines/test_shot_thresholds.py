@@ -46,6 +46,10 @@ def test_the_thresholds_of_a_run_are_those_of_its_table_figures_and_report(
     for group in ("many", "medium", "few"):
         recall = [value for value, own in zip(figures["recall"], groups, strict=True) if own == group]
         assert figures["groups"][group] == pytest.approx(sum(recall) / len(recall))
+    others = evaluate(EvaluateConfig(run=result.folder, device="cpu", many=0, few=0))
+    assert others["groups"]["many"] == pytest.approx(others["balanced_accuracy"])
+    with pytest.raises(InputError, match=r"few <= many \(= 30\); got few = 31"):
+        evaluate(EvaluateConfig(run=result.folder, device="cpu", few=31))
     html = report(ReportConfig(runs=(result.folder,))).html.read_text()
     assert "Many-shot classes have more than 30 real training images, few-shot fewer than 5." in html
     described = json.loads((result.folder / "model" / "model.json").read_text())
