@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 INK, FAINT, GRID = "#1f2933", "#6b7785", "#e3e8ee"
-REAL, SYNTHETIC, ACCENT = "#2f6db3", "#e0912f", "#b33a3a"
+REAL, SYNTHETIC = "#2f6db3", "#e0912f"
 COLOURS = ("#8c96a3", "#2f6db3", "#5aa469", "#c06fbd", "#e0912f", "#b33a3a", "#4a9d9c", "#7a5fc0")
 _MAX_LABELS = 40
 _LONGEST_LABEL = 40  # characters

@@ -23,7 +23,7 @@ from pipelines.config_files import differences, from_dict, to_dict, to_yaml
 from rebalance import __version__
 from rebalance.errors import InputError
 from rebalance.files import read_json, remove_unfinished, write_json, write_text
-from rebalance.ranks import barrier, gather, is_main, rank, world_size
+from rebalance.ranks import gather, is_main, rank, world_size
 
 _PACKAGES = (
     "torch torchvision diffusers transformers accelerate scikit-learn imbalanced-learn numpy pillow safetensors".split()
@@ -240,8 +240,3 @@ def _lock(folder: Path) -> int:
             "wait for it, end it, or choose another folder",
         ) from error
     return handle
-
-
-def wait_for_main() -> None:
-    """Hold the other ranks until rank 0 has written what they will read."""
-    barrier()

@@ -72,7 +72,7 @@ def images_to_add(
     elif kind == "effective":
         wanted = np.minimum(_effective(n, _number(rule, argument, 0, 1), kappa, cb_beta), gap)
     elif rule == "explicit":
-        wanted = _explicit(n, explicit, classes)
+        wanted = _explicit(explicit, classes)
     else:
         raise InputError("a budget rule", repr(rule), nearest(rule, BUDGET_RULES))
     if max_ratio is not None:
@@ -95,7 +95,7 @@ def _effective(n: FloatArray, rho: float, kappa: float, cb_beta: float | Literal
     return np.asarray(np.maximum((needed - n) / kappa, 0.0))
 
 
-def _explicit(n: FloatArray, explicit: Mapping[str, int] | None, classes: Sequence[str] | None) -> FloatArray:
+def _explicit(explicit: Mapping[str, int] | None, classes: Sequence[str] | None) -> FloatArray:
     if not explicit or classes is None:
         raise InputError("a count by class name", "none", "name at least one class and how many images it gets")
     for name, count in explicit.items():

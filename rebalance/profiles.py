@@ -8,15 +8,11 @@ with n_max = images / C and μ = n_min / n_max. Source: kaidic/LDAM-DRW, imbalan
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import numpy.typing as npt
 
 from rebalance.counts import IntArray
 from rebalance.errors import InputError, nearest
-
-Profile = Literal["exp", "step"]
 
 
 def long_tail_counts(n_images: int, n_classes: int, *, imbalance_factor: float, profile: str = "exp") -> IntArray:
