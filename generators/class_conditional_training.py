@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from generators.class_balancing import class_balancing_loss
 from generators.class_conditional import NOISE_SCHEDULE, NetworkSettings, build_unet
+from generators.class_draws import ClassDraws
 from generators.told_augmentation import draw_numbers, tell, transform
 from generators.update_loop import UpdateLoop
 from rebalance.averaging import MovingAverage
@@ -115,7 +116,7 @@ def train_class_conditional(
     )
     wrapped = wrap(unet).train()
     noise_schedule = DDPMScheduler(**NOISE_SCHEDULE)
-    draw = _LabelSampler(labels, settings.label_exponent, len(network.classes))
+    draw = ClassDraws(labels, settings.label_exponent, len(network.classes))
     loop.run(
         lambda update: _step(wrapped, images, draw, noise_schedule, settings, update, backward, share),
         after=lambda update: average.update(unet, update),
@@ -127,7 +128,7 @@ def train_class_conditional(
 def _step(
     unet: nn.Module,
     images: Tensor,
-    draw: _LabelSampler,
+    draw: ClassDraws,
     noise_schedule: DDPMScheduler,
     settings: TrainingSettings,
     update: int,
@@ -174,28 +175,6 @@ def _step(
         loss = loss + (term * send(~dropped[mine], device)).mean()
     backward(loss * (len(clean) * n_processes / n))
     return loss.detach()
-
-
-class _LabelSampler:
-    """Rows with their class drawn in proportion to n_c^exponent, then a member alike."""
-
-    def __init__(self, labels: Tensor, exponent: float, n_classes: int) -> None:
-        labels = labels.cpu()
-        self.n_classes = n_classes
-        self.counts = torch.bincount(labels, minlength=n_classes)
-        self.order = torch.argsort(labels, stable=True)
-        self.starts = torch.cumsum(self.counts, 0) - self.counts
-        self.share = torch.where(self.counts > 0, self.counts.double().pow(exponent), 0.0)
-
-    def __call__(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Rows (n,) and their class ids (n,)."""
-        classes = self.classes(n, generator)
-        within = (torch.rand(n, generator=generator, dtype=torch.float64) * self.counts[classes]).long()
-        return self.order[self.starts[classes] + within], classes
-
-    def classes(self, n: int, generator: torch.Generator) -> Tensor:
-        """Class ids alone (n,)."""
-        return torch.multinomial(self.share, n, replacement=True, generator=generator)
 
 
 def _shift(images: Tensor, shifts: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from diffusers import DDPMScheduler
 from peft import LoraConfig
 from torch import Tensor, nn
 
-from generators.class_conditional_training import _LabelSampler
+from generators.class_draws import ClassDraws
 from generators.lora import TRAINED
 from generators.lora_inputs import TrainingLatents, TrainingTexts
 from generators.prompt_embeddings import LearntTokens
@@ -169,7 +169,7 @@ def train_adapter(
         warnings.simplefilter("ignore", DeprecationWarning)
         noise_schedule = DDPMScheduler.from_config(checkpoint.config("scheduler"))
     latents = TrainingLatents(load_model(checkpoint, "vae", dtype).to(device), read, size)
-    draw = _LabelSampler(labels, settings.label_exponent, len(prompts.texts))
+    draw = ClassDraws(labels, settings.label_exponent, len(prompts.texts))
     loop.run(
         lambda update: _step(wrapped, latents, draw, prompts, noise_schedule, settings, update, backward),
         progress=progress,
@@ -181,7 +181,7 @@ def train_adapter(
 def _step(
     student: nn.Module,
     latents: TrainingLatents,
-    draw: _LabelSampler,
+    draw: ClassDraws,
     prompts: Prompts,
     noise_schedule: Any,
     settings: AdaptationSettings,
