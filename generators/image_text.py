@@ -17,15 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
+from generators.clip_pixels import clip_normalization
 from generators.neighbours import POOL_WEIGHT
+from generators.prompts import CLIP_LENGTH
 from rebalance.counts import FloatArray, IntArray
 from rebalance.errors import InputError
 from rebalance.files import read_json
+from rebalance.quiet import quiet_transformers
 
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_TOKENS = 77
 _ADVICE = "give a folder that transformers' CLIPModel was saved in, with its tokenizer, as safetensors"
 
 
@@ -43,26 +43,24 @@ class ImageText:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         check_clip_folder(folder)
-        before = transformers_logging.get_verbosity()
-        transformers_logging.set_verbosity_error()
         try:
-            self.model, report = CLIPModel.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
-            )
-            self.tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True, model_max_length=_TOKENS)
+            with quiet_transformers():
+                self.model, report = CLIPModel.from_pretrained(
+                    folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+                )
+                self.tokenizer = CLIPTokenizer.from_pretrained(
+                    folder, local_files_only=True, model_max_length=CLIP_LENGTH
+                )
         except Exception as error:
             raise InputError("a CLIP model", f"{folder}: {error}", _ADVICE) from error
-        finally:
-            transformers_logging.set_verbosity(before)
         absent = [key for key in report["missing_keys"] if not str(key).endswith("position_ids")]
         if absent:
             raise InputError("weights for every layer", f"none in {folder} for {sorted(absent)[0]}", _ADVICE)
         self.model.eval().requires_grad_(False).to(device)
         self.size = int(self.model.config.vision_config.image_size)
-        file = folder / "preprocessor_config.json"
-        how = read_json(file) if file.is_file() else {}
-        self.mean = torch.tensor(how.get("image_mean", _MEAN), device=device).view(3, 1, 1)
-        self.std = torch.tensor(how.get("image_std", _STD), device=device).view(3, 1, 1)
+        mean, std = clip_normalization(folder)
+        self.mean = torch.tensor(mean, device=device).view(3, 1, 1)
+        self.std = torch.tensor(std, device=device).view(3, 1, 1)
 
     @torch.no_grad()
     def images(self, pixels: Tensor) -> Tensor:

@@ -14,11 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from generators.clip_pixels import clip_normalization
 from generators.stable_diffusion_checkpoint import Checkpoint
 from generators.stable_diffusion_loading import load_model
-from rebalance.files import read_json
-
-_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @final
@@ -34,10 +32,9 @@ class SafetyChecker:
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> None:
         self.model = load_model(checkpoint, "safety_checker", dtype).to(device)
         self.size = int(self.model.config.vision_config.image_size)
-        file = checkpoint.folder / "feature_extractor" / "preprocessor_config.json"
-        how = read_json(file) if file.is_file() else {}
-        self.mean = torch.tensor(how.get("image_mean", _CLIP_MEAN), dtype=dtype, device=device).view(-1, 1, 1)
-        self.std = torch.tensor(how.get("image_std", _CLIP_STD), dtype=dtype, device=device).view(-1, 1, 1)
+        mean, std = clip_normalization(checkpoint.folder / "feature_extractor")
+        self.mean = torch.tensor(mean, dtype=dtype, device=device).view(-1, 1, 1)
+        self.std = torch.tensor(std, dtype=dtype, device=device).view(-1, 1, 1)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
