@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rebalance.convolution import convolution
+
 
 @final
 class Decoder(nn.Module):
@@ -30,7 +32,7 @@ class Decoder(nn.Module):
         joined = [*inputs[1:], 0] if skips else [0] * len(inputs)
         outputs = [*inputs[1:], inputs[-1]]
         self.stages = nn.ModuleList(
-            nn.Sequential(*_convolution(n + side, out), *_convolution(out, out))
+            nn.Sequential(*convolution(n + side, out), *convolution(out, out))
             for n, side, out in zip(inputs, joined, outputs, strict=True)
         )
         self.last = nn.Conv2d(outputs[-1], 3, kernel_size=1)
@@ -43,9 +45,3 @@ class Decoder(nn.Module):
             images = stage(images if other is None or not self.skips else torch.cat([images, other], dim=1))
         decoded: Tensor = self.last(images)
         return decoded
-
-
-def _convolution(channels_in: int, channels: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-    return [convolution, nn.BatchNorm2d(channels), nn.ReLU()]

@@ -7,6 +7,7 @@ from typing import final
 from torch import nn
 
 from rebalance.backbones.base import Backbone, fill_stages
+from rebalance.convolution import convolution
 
 
 @final
@@ -21,14 +22,8 @@ class SmallCNN(Backbone):
         super().__init__()
         channels = (width, 2 * width, 4 * width)
         stages = [
-            nn.Sequential(*_convolution(3, width, 1), *_convolution(width, width, 1)),
-            nn.Sequential(*_convolution(width, 2 * width, 2)),
-            nn.Sequential(*_convolution(2 * width, 4 * width, 2)),
+            nn.Sequential(*convolution(3, width), *convolution(width, width)),
+            nn.Sequential(*convolution(width, 2 * width, stride=2)),
+            nn.Sequential(*convolution(2 * width, 4 * width, stride=2)),
         ]
         fill_stages(self, stages, channels)
-
-
-def _convolution(channels_in: int, channels: int, stride: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(channels_in, channels, 3, stride=stride, padding=1, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-    return [convolution, nn.BatchNorm2d(channels), nn.ReLU()]

@@ -12,6 +12,7 @@ from typing import final
 from torch import nn
 
 from rebalance.backbones.base import Backbone, fill_stages
+from rebalance.convolution import convolution
 
 
 @final
@@ -29,15 +30,9 @@ class UNetEncoder(Backbone):
         stages = [
             nn.Sequential(
                 *([nn.MaxPool2d(2)] if i else []),
-                *_convolution(channels[i - 1] if i else 3, n),
-                *_convolution(n, n),
+                *convolution(channels[i - 1] if i else 3, n),
+                *convolution(n, n),
             )
             for i, n in enumerate(channels)
         ]
         fill_stages(self, stages, channels)
-
-
-def _convolution(channels_in: int, channels: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-    return [convolution, nn.BatchNorm2d(channels), nn.ReLU()]
