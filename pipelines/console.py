@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import final
 
 from rich.console import Console
@@ -29,6 +30,12 @@ def configure(verbosity: int) -> None:
     log.handlers = [handler]
     log.setLevel(level)
     log.propagate = False
+
+
+@cache
+def warn_once(text: str) -> None:
+    """A warning, once in a process: not again for every training of a pipeline."""
+    log.warning("%s", text)
 
 
 def say(text: str, end: str = "\n") -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pipelines.config import TrainConfig
-from pipelines.console import log
+from pipelines.console import log, warn_once
 from rebalance.devices import kept_random_state
 from rebalance.files import read_json
 from rebalance.ranks import broadcast, is_main
@@ -86,7 +86,7 @@ def warn_of_slow_bf16(amp: str, device: torch.device, advice: str = "take --amp 
     if amp == "bf16" and device.type == "cpu" and is_main() and not _is_known_for_bf16(device):
         speed = bf16_speed()
         if speed < _SLOW:
-            _warn_once(f"this CPU computes bf16 {1 / speed:.0f} times slower than float32: {advice}")
+            warn_once(f"this CPU computes bf16 {1 / speed:.0f} times slower than float32: {advice}")
 
 
 def _prefers_bf16(device: torch.device) -> bool:
@@ -105,12 +105,6 @@ def _is_known_for_bf16(device: torch.device) -> bool:
     if device.type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False
-
-
-@cache
-def _warn_once(text: str) -> None:
-    """Not for every training of a pipeline."""
-    log.warning("%s", text)
 
 
 @cache

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -21,7 +20,7 @@ from accelerate.utils import DynamoBackend
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipelines.console import log
+from pipelines.console import warn_once
 from rebalance.devices import refuse_without_float64
 from rebalance.errors import InputError
 from rebalance.ranks import end_with_parent, is_main, world_size
@@ -113,7 +112,7 @@ def _without_launcher_settings() -> Iterator[None]:
     before = {name: os.environ[name] for name in _LAUNCHER_SETTINGS if name in os.environ}
     for name, (nothing, flag) in _LAUNCHER_SETTINGS.items():
         if before.get(name, nothing).lower() != nothing:
-            _warn_once(f"{name}={before[name]} of the launcher is not used: {flag} says it")
+            warn_once(f"{name}={before[name]} of the launcher is not used: {flag} says it")
         os.environ[name] = nothing
     try:
         yield
@@ -121,11 +120,6 @@ def _without_launcher_settings() -> Iterator[None]:
         for name in _LAUNCHER_SETTINGS:
             os.environ.pop(name)
         os.environ.update(before)
-
-
-@cache
-def _warn_once(text: str) -> None:
-    log.warning("%s", text)
 
 
 def _check_accelerator(accelerator: Accelerator) -> None:

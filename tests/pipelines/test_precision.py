@@ -27,6 +27,7 @@ from pipelines import (
     retrain,
     train,
 )
+from pipelines.console import warn_once
 from pipelines.precision import Amp, bf16_speed, resolve_amp, resolve_generator_amp, warn_of_slow_bf16
 from rebalance.errors import InputError
 
@@ -39,7 +40,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes this machine one that is not known for bf16 and computes it so many times as fast as float32."""
 
     def become(speed: float) -> None:
-        precision._warn_once.cache_clear()
+        warn_once.cache_clear()
         monkeypatch.setattr(precision, "_is_known_for_bf16", lambda device: False)
         monkeypatch.setattr(precision, "bf16_speed", lambda: speed)
 

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator, DistributedType
 from accelerate.tracking import GeneralTracker
 
-from pipelines import session
+from pipelines.console import warn_once
 from pipelines.session import Session, start_session, start_tracking, track
 from rebalance.errors import InputError
 
@@ -38,7 +38,7 @@ start_session("cpu")
 def test_the_launcher_does_not_set_what_the_loop_does_and_the_user_is_told_once(
     name: str, value: str, flag: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    session._warn_once.cache_clear()
+    warn_once.cache_clear()
     monkeypatch.setenv(name, value)
     for _ in range(2):
         accelerator = start_session("cpu").accelerator
@@ -51,7 +51,7 @@ def test_the_launcher_does_not_set_what_the_loop_does_and_the_user_is_told_once(
 def test_a_launcher_that_sets_nothing_is_no_news(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    session._warn_once.cache_clear()
+    warn_once.cache_clear()
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
     monkeypatch.delenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", raising=False)
