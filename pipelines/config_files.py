@@ -14,6 +14,7 @@ import tyro
 import yaml
 from tyro.conf import OmitArgPrefixes
 
+from pipelines.given_flags import flag_of
 from pipelines.setting_kinds import kind_in_words
 from rebalance.errors import InputError, nearest
 
@@ -203,7 +204,7 @@ def _arguments(field: dataclasses.Field[Any], value: Any) -> list[str]:
         items = _pairs(value)
     if "Positional" in annotation:
         return items
-    flag = "--" + field.name.replace("_", "-")
+    flag = flag_of(field.name)
     if isinstance(value, bool) and annotation == "bool":
         return [flag if value else flag.replace("--", "--no-", 1)]
     if "UseAppendAction" in annotation:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 from pipelines.config_groups import DataConfig
+from pipelines.given_flags import given_flags
 from pipelines.ranges import refuse_below
+from rebalance.data.lists import LIST_SUFFIXES, TABLE_SUFFIXES
 from rebalance.errors import InputError
 
-LIST_SUFFIXES = (".txt", ".csv", ".tsv")
 CIFAR = ("cifar10", "cifar100")
-_TABLES = (".csv", ".tsv")
 _LISTS = ("val_list", "test_list")
 _COLUMNS = ("path_column", "label_column", "split_column")
 
@@ -44,7 +43,7 @@ def check_list_flags(config: DataConfig) -> None:
         _refuse(config, (*_LISTS, *_COLUMNS), config.data)
     elif is_list_file(config.data):
         files = (path, config.val_list, config.test_list)
-        if not any(file is not None and file.suffix.lower() in _TABLES for file in files):
+        if not any(file is not None and file.suffix.lower() in TABLE_SUFFIXES for file in files):
             _refuse(config, _COLUMNS, f"{config.data}, whose lines have no columns", "a CSV file")
     elif path.is_dir():
         _refuse(config, ("root", *_LISTS, *_COLUMNS), f"the folder {config.data}")
@@ -66,8 +65,5 @@ def is_list_file(data: str) -> bool:
 
 
 def _refuse(config: DataConfig, names: tuple[str, ...], got: str, needed: str = "a list file") -> None:
-    defaults = {field.name: field.default for field in fields(config)}
-    for name in names:
-        if getattr(config, name) != defaults[name]:
-            flag = "--" + name.replace("_", "-")
-            raise InputError(f"{needed} as DATA with {flag}", got, f"leave out {flag}, which changes nothing there")
+    for flag in given_flags(config, names):
+        raise InputError(f"{needed} as DATA with {flag}", got, f"leave out {flag}, which changes nothing there")

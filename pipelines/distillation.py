@@ -13,6 +13,7 @@ from pipelines.config import TrainConfig
 from pipelines.config_files import differences, from_dict, to_dict
 from pipelines.config_groups import DataConfig, ObjectiveConfig
 from pipelines.console import log
+from pipelines.given_flags import given_flags
 from pipelines.model_files import ModelDescription, TrainedClassifier, load_model, weights_of
 from pipelines.open_data import OpenData
 from pipelines.runs import read_run_config
@@ -60,11 +61,8 @@ def check_distillation(objective: ObjectiveConfig) -> None:
         InputError: Numbers out of range, or numbers without a teacher.
     """
     if objective.teacher is None:
-        default = ObjectiveConfig()
-        for name in ("teacher_share", "teacher_temperature", "teacher_power"):
-            if getattr(objective, name) != getattr(default, name):
-                flag = "--" + name.replace("_", "-")
-                raise InputError(f"--teacher RUN with {flag}", "no teacher", f"add --teacher, or leave out {flag}")
+        for flag in given_flags(objective, ("teacher_share", "teacher_temperature", "teacher_power")):
+            raise InputError(f"--teacher RUN with {flag}", "no teacher", f"add --teacher, or leave out {flag}")
         return
     if not 0 < objective.teacher_share <= 1:
         raise InputError("--teacher-share in (0, 1]", f"{objective.teacher_share:g}", "1 is the teacher alone")

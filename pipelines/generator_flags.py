@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import Any
 
 from generators.base import MOST_STEPS
 from generators.source_images import steps_of
 from pipelines.config import RebalanceConfig, SynthesizeConfig
 from pipelines.generator_config import GeneratorConfig, ImageFilesConfig, StableDiffusionConfig
+from pipelines.given_flags import given_flags
+from pipelines.ranges import refuse_outside
 from rebalance.errors import InputError
 
 _OWN_NETWORK = ("generator_channels", "generator_ema", "generator_objective", "generator_augment", "head_to_tail")
@@ -26,11 +27,10 @@ def check_generator(config: SynthesizeConfig | RebalanceConfig) -> None:
     """
     generator, files = config.generator, config.files
     if generator.generator == "class-conditional":
-        every = [field.name for field in fields(StableDiffusionConfig)]
-        _refuse(config.stable_diffusion, every, "--generator class-conditional", "add --generator stable-diffusion")
-        _check_ranges({"--guidance": (generator.guidance, 1, 20), "--steps": (generator.steps, 2, MOST_STEPS)})
+        _refuse(config.stable_diffusion, None, "--generator class-conditional", "add --generator stable-diffusion")
+        refuse_outside({"--guidance": (generator.guidance, 1, 20), "--steps": (generator.steps, 2, MOST_STEPS)})
         for strength in generator.head_to_tail:
-            _check_ranges({"--head-to-tail": (strength, 0.01, 1)})
+            refuse_outside({"--head-to-tail": (strength, 0.01, 1)})
             if steps_of(generator.steps, strength) < 1:
                 raise InputError(
                     "--steps times --head-to-tail of at least 1",
@@ -41,7 +41,7 @@ def check_generator(config: SynthesizeConfig | RebalanceConfig) -> None:
         _check_stable_diffusion(generator, config.stable_diffusion)
     if not files.shards:
         _refuse(files, ["shard_images"], "an image folder", "add --shards")
-    _check_ranges(_ranges(generator, files))
+    refuse_outside(_ranges(generator, files))
 
 
 def _check_stable_diffusion(generator: GeneratorConfig, config: StableDiffusionConfig) -> None:
@@ -60,8 +60,8 @@ def _check_stable_diffusion(generator: GeneratorConfig, config: StableDiffusionC
             "--guidance above 1 with --negative-prompt", str(generator.guidance), "without guidance it has no effect"
         )
     for strength in config.strength:
-        _check_ranges({"--strength": (strength, 0.01, 1)})
-    _check_ranges(
+        refuse_outside({"--strength": (strength, 0.01, 1)})
+    refuse_outside(
         {
             "--guidance": (generator.guidance, 0, 30),
             "--steps": (generator.steps, 1, MOST_STEPS),
@@ -95,20 +95,10 @@ def _given(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
-def _check_ranges(ranges: dict[str, tuple[float, float, float]]) -> None:
-    for flag, (value, low, high) in ranges.items():
-        if not low <= value <= high:
-            raise InputError(f"{flag} from {low} to {high}", str(value), "leave it out for the default")
-
-
-def _refuse(group: Any, names: Iterable[str], why: str, fix: str) -> None:
-    """Refuse the named settings where they are not at their default."""
-    defaults = {field.name: field.default for field in fields(group)}
-    for name in names:
-        value = getattr(group, name)
-        if value != defaults[name]:
-            flag = "--" + name.replace("_", "-")
-            raise InputError(f"no {flag} with {why}", f"{flag} {_shown(value)}", fix)
+def _refuse(group: Any, names: Iterable[str] | None, why: str, fix: str) -> None:
+    """Refuse the named settings, or all, where they are not at their default."""
+    for flag, value in given_flags(group, names).items():
+        raise InputError(f"no {flag} with {why}", f"{flag} {_shown(value)}", fix)
 
 
 def _shown(value: Any) -> str:

@@ -23,6 +23,7 @@ from generators.perceptual_hash import SMALLEST, hash_limit, perceptual_hashes
 from pipelines.config_groups import FilterConfig
 from pipelines.console import log
 from pipelines.model_files import TrainedClassifier
+from pipelines.ranges import refuse_outside
 from rebalance.data.augmentation import normalize
 from rebalance.data.decoding import decode
 from rebalance.data.resizing import resize_images
@@ -260,16 +261,15 @@ def check_gates(config: FilterConfig) -> None:
     Raises:
         InputError: A limit out of range, or a folder without a CLIP model.
     """
-    ranges = {
-        "--hash-distance": (config.hash_distance, 0, 32),
-        "--distance-quantile": (config.distance_quantile, 0.5, 1),
-        "--floor": (config.floor, 0, 1),
-        "--third-class": (config.third_class, 0.5, 1),
-        "--text-quantile": (config.text_quantile, 0, 0.5),
-    }
-    for flag, (value, low, high) in ranges.items():
-        if not low <= value <= high:
-            raise InputError(f"{flag} from {low} to {high}", str(value), "leave it out for the default")
+    refuse_outside(
+        {
+            "--hash-distance": (config.hash_distance, 0, 32),
+            "--distance-quantile": (config.distance_quantile, 0.5, 1),
+            "--floor": (config.floor, 0, 1),
+            "--third-class": (config.third_class, 0.5, 1),
+            "--text-quantile": (config.text_quantile, 0, 0.5),
+        }
+    )
     if config.clip is not None:
         check_clip_folder(config.clip)
     elif config.distance_in == "clip":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from functools import partial
 from typing import Literal
 
@@ -13,6 +12,7 @@ from pipelines.config_groups import MixingConfig, ObjectiveConfig
 from pipelines.console import log
 from pipelines.data_flags import check_data
 from pipelines.distillation import check_distillation, with_teacher
+from pipelines.given_flags import given_flags
 from pipelines.loss_terms import check_loss, parse_loss
 from pipelines.model_files import ModelDescription
 from pipelines.open_data import OpenData
@@ -179,14 +179,8 @@ def warn_without_synthetic(config: TrainConfig) -> None:
     """Say which settings of synthetic images change nothing; not for the arms of a pipeline, which share theirs."""
     if config.synthetic is not None:
         return
-    default = MixingConfig()
-    stray = [
-        field.name for field in fields(default) if getattr(config.mixing, field.name) != getattr(default, field.name)
-    ]
-    if config.synthetic_set != "kept":
-        stray.append("synthetic_set")
-    for name in stray:
-        log.warning("--%s changes nothing without --synthetic", name.replace("_", "-"))
+    for flag in (*given_flags(config.mixing), *given_flags(config, ("synthetic_set",))):
+        log.warning("%s changes nothing without --synthetic", flag)
 
 
 def _without_effect(objective: ObjectiveConfig) -> dict[str, str]:

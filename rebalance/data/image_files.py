@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from rebalance.data.lists import LIST_SUFFIXES
 from rebalance.errors import InputError
 
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif .tga".split()
 )
-_LIST_SUFFIXES = (".txt", ".csv", ".tsv")
 
 
 def find_images(paths: Sequence[Path]) -> tuple[list[str], tuple[str, ...]]:
@@ -36,7 +36,7 @@ def find_images(paths: Sequence[Path]) -> tuple[list[str], tuple[str, ...]]:
             found |= dict.fromkeys(images)
         elif not path.exists():
             raise InputError("image files, or folders of them", f"no such path: {path}", "check the path")
-        elif path.suffix.lower() in _LIST_SUFFIXES:
+        elif path.suffix.lower() in LIST_SUFFIXES:
             raise InputError("image files, or folders of them", f"a list file: {path}", "name the images themselves")
         else:
             found[str(path)] = None

@@ -16,6 +16,10 @@ from rebalance.data.table import ImageTable, Splits
 from rebalance.errors import InputError, nearest
 from rebalance.files import csv_text
 
+TABLE_SUFFIXES = (".csv", ".tsv")
+"""Of list files with named columns."""
+LIST_SUFFIXES = (".txt", *TABLE_SUFFIXES)
+
 
 @dataclass(frozen=True)
 class ListFormat:
@@ -139,7 +143,7 @@ def _read(path: Path, form: ListFormat, *, splits: bool) -> list[_Row]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError("a list file in UTF-8", f"{path}: {error}", "convert the file to UTF-8") from error
-    rows = _read_csv(path, text, form, splits) if path.suffix.lower() in (".csv", ".tsv") else _read_text(path, text)
+    rows = _read_csv(path, text, form, splits) if path.suffix.lower() in TABLE_SUFFIXES else _read_text(path, text)
     if not rows:
         raise InputError("a list file with rows", f"none in {path}", "write one image a line: path label")
     return rows
