@@ -31,9 +31,7 @@ class RareFeatures(NamedTuple):
 
     maps: Tensor  # (B + G, C, H, W), the first B with their gradient
     targets: Tensor  # (B + G,) class ids
-    source: (
-        Tensor  # (B + G,) the row of the batch that each stands for: itself, or its tail row; weight[source] inherits
-    )
+    source: Tensor  # (B + G,) the row of the batch whose weight each inherits: its own, or that of its tail map
     losses: dict[str, Tensor]  # "cesc": centres, and pairs before generation; "mv": generation; scalars, unweighted
 
 

@@ -26,14 +26,13 @@ from pipelines.console import log
 from pipelines.open_data import OpenData
 from pipelines.runs import RunFolder
 from pipelines.synthesis import synthesize
+from pipelines.tuning import Train
 from rebalance.counts import FloatArray, IntArray
 from rebalance.data.table import Splits
 from rebalance.errors import InputError
 from rebalance.files import read_json, write_json, write_text
 from rebalance.ranks import barrier, is_main
 
-Train = Callable[[Path, RebalanceConfig, OpenData, Path | None], dict[str, Any]]
-"""Trains in a folder, with the images of a synthesis folder; the run's metrics."""
 Settings = Callable[[RebalanceConfig, Path, Path | None], SynthesizeConfig]
 """How to synthesize into a folder, with the features of a run."""
 

@@ -20,7 +20,7 @@ from pipelines.synthetic_images import open_synthetic
 from rebalance.counts import FloatArray, IntArray
 from rebalance.data.augmentation import MultiView, parse_views
 from rebalance.data.store import ImageStore, ResidentStore, WorkerStore
-from rebalance.data.table import concatenate
+from rebalance.data.table import ImageTable, concatenate
 from rebalance.errors import InputError
 from rebalance.methods.base import Method
 from rebalance.methods.weighting import DrawnShares
@@ -186,10 +186,12 @@ def _draws(batches: TrainingBatches) -> tuple[FloatArray, DrawnShares]:
     return drawn(real.expected_shares(0)), shares
 
 
-def _join(store: ImageStore, added: ImageStore, table: object, opened: OpenData, device: torch.device) -> ImageStore:
+def _join(
+    store: ImageStore, added: ImageStore, table: ImageTable, opened: OpenData, device: torch.device
+) -> ImageStore:
     if isinstance(store, ResidentStore) and isinstance(added, ResidentStore):
         return ResidentStore(torch.cat([store.images, added.images]))
-    return WorkerStore(table, opened.size, workers=opened.config.workers, device=device)  # type: ignore[arg-type]
+    return WorkerStore(table, opened.size, workers=opened.config.workers, device=device)
 
 
 def augmentation_of(data: DataConfig, size: int, method: Method) -> str:

@@ -1,4 +1,8 @@
-"""Second stages by name: what each makes of a trained classifier; their keyword arguments are their options."""
+"""Second stages by name: what each makes of a trained classifier.
+
+Their keyword arguments are their options. The option `sampler_rule` is read by `pipelines.retraining`, which draws the
+images of a stage that is trained.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from rebalance.ranks import barrier, is_main
 
 WITHOUT = "without synthetic images"
 
-Train = Callable[[Path, "RebalanceConfig", OpenData, Path | None], dict[str, Any]]
+Train = Callable[[Path, RebalanceConfig, OpenData, Path | None], dict[str, Any]]
 """Trains in a folder, with the images of a synthesis folder or without; the run's metrics."""
 Synthesize = Callable[[Path, RebalanceConfig, OpenData, Path], None]
 """Synthesizes into a folder, with the features of a run."""
