@@ -2,33 +2,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rebalance.data.folders import read_classes, read_folder
-from rebalance.data.table import ImageTable
 from rebalance.errors import InputError
 
-
-def fill(root: Path, *files: str) -> Path:
-    """Empty files: labels are found without opening an image."""
-    for name in files:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return root
+Disk = Any
+"""See the fixture `disk`."""
 
 
-def content(table: ImageTable | None, root: Path) -> list[tuple[str, str]]:
-    assert table is not None
-    names = [os.path.relpath(str(image), root) for image in table.images]
-    return [(name, table.classes[target]) for name, target in zip(names, table.targets, strict=True)]
-
-
-def test_a_folder_of_classes_is_the_training_split(tmp_path: Path) -> None:
-    splits = read_folder(fill(tmp_path, "dog/b.jpg", "cat/2.png", "cat/10.png"))
+def test_a_folder_of_classes_is_the_training_split(tmp_path: Path, disk: Disk) -> None:
+    splits = read_folder(disk.fill(tmp_path, "dog/b.jpg", "cat/2.png", "cat/10.png"))
     assert splits.classes == ("cat", "dog")
-    assert content(splits.train, tmp_path) == [("cat/10.png", "cat"), ("cat/2.png", "cat"), ("dog/b.jpg", "dog")]
+    assert disk.content(splits.train, tmp_path) == [("cat/10.png", "cat"), ("cat/2.png", "cat"), ("dog/b.jpg", "dog")]
     assert splits.val is None
     assert splits.test is None
 
@@ -37,95 +25,95 @@ def test_a_folder_of_classes_is_the_training_split(tmp_path: Path) -> None:
     ("train", "val", "test"),
     [("train", "val", "test"), ("training", "valid", "testing"), ("Training", "Validation", "TEST")],
 )
-def test_split_folders_under_their_usual_names(tmp_path: Path, train: str, val: str, test: str) -> None:
-    root = fill(tmp_path, f"{train}/a/1.jpg", f"{train}/b/1.jpg", f"{val}/b/2.jpg", f"{test}/a/3.jpg")
+def test_split_folders_under_their_usual_names(tmp_path: Path, train: str, val: str, test: str, disk: Disk) -> None:
+    root = disk.fill(tmp_path, f"{train}/a/1.jpg", f"{train}/b/1.jpg", f"{val}/b/2.jpg", f"{test}/a/3.jpg")
     splits = read_folder(root)
-    assert content(splits.train, root) == [(f"{train}/a/1.jpg", "a"), (f"{train}/b/1.jpg", "b")]
-    assert content(splits.val, root) == [(f"{val}/b/2.jpg", "b")]
-    assert content(splits.test, root) == [(f"{test}/a/3.jpg", "a")]
+    assert disk.content(splits.train, root) == [(f"{train}/a/1.jpg", "a"), (f"{train}/b/1.jpg", "b")]
+    assert disk.content(splits.val, root) == [(f"{val}/b/2.jpg", "b")]
+    assert disk.content(splits.test, root) == [(f"{test}/a/3.jpg", "a")]
     assert splits.notes == ()
 
 
-def test_a_class_may_be_named_train(tmp_path: Path) -> None:
-    splits = read_folder(fill(tmp_path, "train/1.jpg", "bus/1.jpg"))
+def test_a_class_may_be_named_train(tmp_path: Path, disk: Disk) -> None:
+    splits = read_folder(disk.fill(tmp_path, "train/1.jpg", "bus/1.jpg"))
     assert splits.classes == ("bus", "train")
-    inside = read_folder(fill(tmp_path / "split", "train/train/1.jpg", "train/val/1.jpg", "val/train/1.jpg"))
+    inside = read_folder(disk.fill(tmp_path / "split", "train/train/1.jpg", "train/val/1.jpg", "val/train/1.jpg"))
     assert inside.classes == ("train", "val")
     assert len(inside.val or []) == 1
 
 
-def test_a_class_may_be_named_valid(tmp_path: Path) -> None:
-    assert read_folder(fill(tmp_path, "valid/1.jpg", "invalid/1.jpg")).classes == ("invalid", "valid")
+def test_a_class_may_be_named_valid(tmp_path: Path, disk: Disk) -> None:
+    assert read_folder(disk.fill(tmp_path, "valid/1.jpg", "invalid/1.jpg")).classes == ("invalid", "valid")
 
 
-def test_folders_beside_the_splits_are_mentioned(tmp_path: Path) -> None:
-    splits = read_folder(fill(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "devkit/readme.txt", "extra/a/1.jpg"))
+def test_folders_beside_the_splits_are_mentioned(tmp_path: Path, disk: Disk) -> None:
+    splits = read_folder(disk.fill(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "devkit/readme.txt", "extra/a/1.jpg"))
     assert splits.notes == ("folders beside the splits are not read: devkit, extra",)
-    many = fill(tmp_path, *(f"more{i}/x" for i in range(6)))
+    many = disk.fill(tmp_path, *(f"more{i}/x" for i in range(6)))
     assert read_folder(many).notes[0].endswith("devkit, extra, more0, more1, more2 and 3 more")
 
 
 @pytest.mark.parametrize("files", [("train/1.jpg", "test/1.jpg"), ("val/a/1.jpg", "test/a/1.jpg")])
-def test_splits_without_training_classes_are_no_classes(tmp_path: Path, files: tuple[str, ...]) -> None:
+def test_splits_without_training_classes_are_no_classes(tmp_path: Path, files: tuple[str, ...], disk: Disk) -> None:
     with pytest.raises(InputError, match="expected a train folder with one sub-folder per class; got none in"):
-        read_folder(fill(tmp_path, *files))
+        read_folder(disk.fill(tmp_path, *files))
 
 
-def test_a_split_under_two_names_is_refused(tmp_path: Path) -> None:
+def test_a_split_under_two_names_is_refused(tmp_path: Path, disk: Disk) -> None:
     with pytest.raises(InputError, match=r"one val folder .*got val and valid"):
-        read_folder(fill(tmp_path, "train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"))
+        read_folder(disk.fill(tmp_path, "train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"))
 
 
-def test_classes_may_hold_folders(tmp_path: Path) -> None:
-    table = read_classes(fill(tmp_path, "a/2.jpg", "a/y/1.jpg", "a/x/deep/1.jpg", "b/1.jpg"))
-    assert [name for name, _ in content(table, tmp_path)] == ["a/2.jpg", "a/x/deep/1.jpg", "a/y/1.jpg", "b/1.jpg"]
+def test_classes_may_hold_folders(tmp_path: Path, disk: Disk) -> None:
+    table = read_classes(disk.fill(tmp_path, "a/2.jpg", "a/y/1.jpg", "a/x/deep/1.jpg", "b/1.jpg"))
+    assert [name for name, _ in disk.content(table, tmp_path)] == ["a/2.jpg", "a/x/deep/1.jpg", "a/y/1.jpg", "b/1.jpg"]
     assert table.counts.tolist() == [3, 1]
 
 
-def test_hidden_files_folders_and_other_files_are_no_images(tmp_path: Path) -> None:
-    root = fill(
+def test_hidden_files_folders_and_other_files_are_no_images(tmp_path: Path, disk: Disk) -> None:
+    root = disk.fill(
         tmp_path,
         *("a/1.jpg", "a/.2.jpg", "a/._1.jpg", "a/notes.txt", "a/Thumbs.db", "a/.ipynb_checkpoints/1-checkpoint.jpg"),
         *(".git/x.png", "b/1.JPEG", "readme.png"),
     )
-    assert content(read_folder(root).train, root) == [("a/1.jpg", "a"), ("b/1.JPEG", "b")]
+    assert disk.content(read_folder(root).train, root) == [("a/1.jpg", "a"), ("b/1.JPEG", "b")]
 
 
 @pytest.mark.parametrize("name", ["tit, blue", "v1.2.jpg", "Vögel", "猫", "صقر", "a'b\"c", "-x", "100%"])
-def test_class_and_file_names_of_all_kinds(tmp_path: Path, name: str) -> None:
-    root = fill(tmp_path, f"{name}/{name} 1.v2.jpg", "other/1.jpg")
+def test_class_and_file_names_of_all_kinds(tmp_path: Path, name: str, disk: Disk) -> None:
+    root = disk.fill(tmp_path, f"{name}/{name} 1.v2.jpg", "other/1.jpg")
     table = read_folder(root).train
     assert name in table.classes
-    assert (f"{name}/{name} 1.v2.jpg", name) in content(table, root)
+    assert (f"{name}/{name} 1.v2.jpg", name) in disk.content(table, root)
 
 
-def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
-    fill(tmp_path, "elsewhere/1.jpg", "data/a/1.jpg")
+def test_a_class_folder_may_be_a_link(tmp_path: Path, disk: Disk) -> None:
+    disk.fill(tmp_path, "elsewhere/1.jpg", "data/a/1.jpg")
     (tmp_path / "data" / "b").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     assert read_folder(tmp_path / "data").train.counts.tolist() == [1, 1]
 
 
-def test_an_empty_class_stays_a_class(tmp_path: Path) -> None:
-    root = fill(tmp_path, "a/1.jpg", "b/readme.txt")
+def test_an_empty_class_stays_a_class(tmp_path: Path, disk: Disk) -> None:
+    root = disk.fill(tmp_path, "a/1.jpg", "b/readme.txt")
     assert read_folder(root).train.counts.tolist() == [1, 0]
 
 
-def test_a_class_may_lack_images_in_the_test_split(tmp_path: Path) -> None:
-    splits = read_folder(fill(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/b/1.jpg"))
+def test_a_class_may_lack_images_in_the_test_split(tmp_path: Path, disk: Disk) -> None:
+    splits = read_folder(disk.fill(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/b/1.jpg"))
     assert splits.test is not None
     assert splits.test.classes == splits.classes
     assert splits.test.counts.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_a_class_that_train_lacks_is_named_with_the_nearest(tmp_path: Path, split: str) -> None:
-    root = fill(tmp_path, "train/cats/1.jpg", "train/dogs/1.jpg", f"{split}/cat/1.jpg")
+def test_a_class_that_train_lacks_is_named_with_the_nearest(tmp_path: Path, split: str, disk: Disk) -> None:
+    root = disk.fill(tmp_path, "train/cats/1.jpg", "train/dogs/1.jpg", f"{split}/cat/1.jpg")
     with pytest.raises(InputError, match=rf"class 'cat' in .*{split}; did you mean 'cats'"):
         read_folder(root)
 
 
-def test_known_classes_give_the_class_ids(tmp_path: Path) -> None:
-    table = read_classes(fill(tmp_path, "b/1.jpg", "c/1.jpg"), ("c", "a", "b"))
+def test_known_classes_give_the_class_ids(tmp_path: Path, disk: Disk) -> None:
+    table = read_classes(disk.fill(tmp_path, "b/1.jpg", "c/1.jpg"), ("c", "a", "b"))
     assert table.targets.tolist() == [2, 0]
     assert table.counts.tolist() == [1, 0, 1]
 
@@ -138,21 +126,23 @@ def test_known_classes_give_the_class_ids(tmp_path: Path) -> None:
         (("a/notes.txt", "b/notes.txt"), "images in the class folders; got none"),
     ],
 )
-def test_folders_without_classes_or_images_are_refused(tmp_path: Path, files: tuple[str, ...], message: str) -> None:
+def test_folders_without_classes_or_images_are_refused(
+    tmp_path: Path, files: tuple[str, ...], message: str, disk: Disk
+) -> None:
     with pytest.raises(InputError, match=message):
-        read_folder(fill(tmp_path, *files))
+        read_folder(disk.fill(tmp_path, *files))
 
 
-def test_no_path_and_no_folder_are_told_apart(tmp_path: Path) -> None:
+def test_no_path_and_no_folder_are_told_apart(tmp_path: Path, disk: Disk) -> None:
     with pytest.raises(InputError, match="no such path"):
         read_folder(tmp_path / "missing")
     with pytest.raises(InputError, match="got a file"):
-        read_folder(fill(tmp_path, "a.jpg") / "a.jpg")
+        read_folder(disk.fill(tmp_path, "a.jpg") / "a.jpg")
 
 
-def test_what_is_not_read_is_told(tmp_path: Path) -> None:
-    fill(tmp_path, "cat/1.png", "cat/2.HEIC", "cat/3.heic", "cat/4", "cat/.DS_Store", "dog/deep/5.png", "6.png")
-    fill(tmp_path, "__MACOSX/cat/1.png")
+def test_what_is_not_read_is_told(tmp_path: Path, disk: Disk) -> None:
+    disk.fill(tmp_path, "cat/1.png", "cat/2.HEIC", "cat/3.heic", "cat/4", "cat/.DS_Store", "dog/deep/5.png", "6.png")
+    disk.fill(tmp_path, "__MACOSX/cat/1.png")
     splits = read_folder(tmp_path)
     assert splits.classes == ("cat", "dog")
     assert len(splits.train) == 2
@@ -161,8 +151,8 @@ def test_what_is_not_read_is_told(tmp_path: Path) -> None:
     assert set(note.removeprefix("not read: ").split(", ")) == kinds
 
 
-def test_a_linked_folder_inside_a_class_is_told(tmp_path: Path) -> None:
-    fill(tmp_path, "data/cat/1.png", "data/dog/1.png", "other/2.png")
+def test_a_linked_folder_inside_a_class_is_told(tmp_path: Path, disk: Disk) -> None:
+    disk.fill(tmp_path, "data/cat/1.png", "data/dog/1.png", "other/2.png")
     (tmp_path / "data" / "cat" / "linked").symlink_to(tmp_path / "other")
     splits = read_folder(tmp_path / "data")
     assert len(splits.train) == 2
@@ -170,8 +160,8 @@ def test_a_linked_folder_inside_a_class_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [b"caf\xe9/1.png", b"cafe/\xe9.png", b"caf\xe9/no image.txt"])
-def test_names_that_are_not_utf8_are_refused(tmp_path: Path, path: bytes) -> None:
-    fill(tmp_path, "a/1.png")
+def test_names_that_are_not_utf8_are_refused(tmp_path: Path, path: bytes, disk: Disk) -> None:
+    disk.fill(tmp_path, "a/1.png")
     file = os.path.join(os.fsencode(tmp_path), path)
     os.makedirs(os.path.dirname(file))
     with open(file, "wb"):

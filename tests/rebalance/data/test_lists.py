@@ -1,46 +1,25 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rebalance.data.lists import ListFormat, read_lists
-from rebalance.data.table import ImageTable, Splits
 from rebalance.errors import InputError
 
 HERE = ListFormat()
-
-
-def fill(root: Path, *files: str) -> Path:
-    for name in files:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
-def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
-    path.write_bytes(text.encode(encoding))
-    return path
-
-
-def read(path: Path, form: ListFormat = HERE) -> Splits:
-    return read_lists(path, None, None, form)
-
-
-def content(table: ImageTable | None, root: Path) -> list[tuple[str, str]]:
-    assert table is not None
-    names = [os.path.relpath(str(image), os.path.realpath(root)) for image in table.images]
-    return [(name, table.classes[target]) for name, target in zip(names, table.targets, strict=True)]
+Disk = Any
+"""See the fixture `disk`."""
 
 
 # Text lists
 
 
-def test_path_and_label_a_line(tmp_path: Path) -> None:
-    fill(tmp_path, "a/1.jpg", "b 2.jpg", "c.jpg", "d.jpg")
-    splits = read(write(tmp_path / "train.txt", "a/1.jpg 1\nb 2.jpg  0\r\n\n  c.jpg\tred bird\nd.jpg\t 1 \n"))
-    assert content(splits.train, tmp_path) == [
+def test_path_and_label_a_line(tmp_path: Path, disk: Disk) -> None:
+    disk.fill(tmp_path, "a/1.jpg", "b 2.jpg", "c.jpg", "d.jpg")
+    splits = disk.read(disk.write(tmp_path / "train.txt", "a/1.jpg 1\nb 2.jpg  0\r\n\n  c.jpg\tred bird\nd.jpg\t 1 \n"))
+    assert disk.content(splits.train, tmp_path) == [
         ("a/1.jpg", "1"),
         ("b 2.jpg", "0"),
         ("c.jpg", "red bird"),
@@ -49,88 +28,103 @@ def test_path_and_label_a_line(tmp_path: Path) -> None:
     assert (splits.val, splits.test) == (None, None)
 
 
-def test_names_may_hold_what_other_systems_take_for_a_line_end(tmp_path: Path) -> None:
+def test_names_may_hold_what_other_systems_take_for_a_line_end(tmp_path: Path, disk: Disk) -> None:
     name = "a\u2028b\x85c.jpg"
-    splits = read(write(fill(tmp_path, name) / "train.txt", f"{name} 猫\n"))
-    assert content(splits.train, tmp_path) == [(name, "猫")]
+    splits = disk.read(disk.write(disk.fill(tmp_path, name) / "train.txt", f"{name} 猫\n"))
+    assert disk.content(splits.train, tmp_path) == [(name, "猫")]
 
 
-def test_numbers_sort_by_value_and_names_by_letter(tmp_path: Path) -> None:
-    fill(tmp_path, "x.jpg")
-    numbers = read(write(tmp_path / "train.txt", "x.jpg 10\nx.jpg 9\nx.jpg 100\nx.jpg 0\n"))
+def test_numbers_sort_by_value_and_names_by_letter(tmp_path: Path, disk: Disk) -> None:
+    disk.fill(tmp_path, "x.jpg")
+    numbers = disk.read(disk.write(tmp_path / "train.txt", "x.jpg 10\nx.jpg 9\nx.jpg 100\nx.jpg 0\n"))
     assert numbers.classes == ("0", "9", "10", "100")
-    names = read(write(tmp_path / "names.txt", "x.jpg 10\nx.jpg 9\nx.jpg ten\n"))
+    names = disk.read(disk.write(tmp_path / "names.txt", "x.jpg 10\nx.jpg 9\nx.jpg ten\n"))
     assert names.classes == ("10", "9", "ten")
 
 
-def test_equal_numbers_written_apart_have_one_order_in_every_process(tmp_path: Path) -> None:
+def test_equal_numbers_written_apart_have_one_order_in_every_process(tmp_path: Path, disk: Disk) -> None:
     labels = ["1", "01", "001", "0001", "2", "02"]
     lines = "".join(f"x.jpg {label}\n" for label in labels)
-    assert read(write(fill(tmp_path, "x.jpg") / "a.txt", lines)).classes == ("0001", "001", "01", "1", "02", "2")
+    assert disk.read(disk.write(disk.fill(tmp_path, "x.jpg") / "a.txt", lines)).classes == (
+        "0001",
+        "001",
+        "01",
+        "1",
+        "02",
+        "2",
+    )
 
 
-def test_each_split_has_its_list_and_train_decides_the_classes(tmp_path: Path) -> None:
-    fill(tmp_path, "0.jpg", "1.jpg", "2.jpg", "3.jpg")
-    train = write(tmp_path / "train.txt", "1.jpg b\n0.jpg a\n")
-    val, test = write(tmp_path / "val.txt", "2.jpg b\n"), write(tmp_path / "test.txt", "3.jpg a\n")
+def test_each_split_has_its_list_and_train_decides_the_classes(tmp_path: Path, disk: Disk) -> None:
+    disk.fill(tmp_path, "0.jpg", "1.jpg", "2.jpg", "3.jpg")
+    train = disk.write(tmp_path / "train.txt", "1.jpg b\n0.jpg a\n")
+    val, test = disk.write(tmp_path / "val.txt", "2.jpg b\n"), disk.write(tmp_path / "test.txt", "3.jpg a\n")
     splits = read_lists(train, val, test, HERE)
     assert splits.classes == ("a", "b")
-    assert content(splits.val, tmp_path) == [("2.jpg", "b")]
-    assert content(splits.test, tmp_path) == [("3.jpg", "a")]
-    write(val, "2.jpg c\n")
+    assert disk.content(splits.val, tmp_path) == [("2.jpg", "b")]
+    assert disk.content(splits.test, tmp_path) == [("3.jpg", "a")]
+    disk.write(val, "2.jpg c\n")
     with pytest.raises(InputError, match=r"class 'c' in .*val.txt"):
         read_lists(train, val, None, HERE)
 
 
 @pytest.mark.parametrize("text", ["a.jpg", "a.jpg 1\nb.jpg\n", "my photo.jpg\t\n"])
-def test_a_line_without_a_label_is_shown(tmp_path: Path, text: str) -> None:
-    fill(tmp_path, "a.jpg")
+def test_a_line_without_a_label_is_shown(tmp_path: Path, text: str, disk: Disk) -> None:
+    disk.fill(tmp_path, "a.jpg")
     with pytest.raises(InputError, match=r"lines of `path label`; got .*train.txt:"):
-        read(write(tmp_path / "train.txt", text))
+        disk.read(disk.write(tmp_path / "train.txt", text))
 
 
 # CSV
 
 
-def test_columns_by_name_in_any_order(tmp_path: Path) -> None:
-    fill(tmp_path, "a.jpg", "b.jpg")
-    path = write(tmp_path / "list.csv", "id,species,file\n1,tit,a.jpg\n2,owl,b.jpg\n")
-    splits = read(path, ListFormat(path_column="file", label_column="species"))
-    assert content(splits.train, tmp_path) == [("a.jpg", "tit"), ("b.jpg", "owl")]
+def test_columns_by_name_in_any_order(tmp_path: Path, disk: Disk) -> None:
+    disk.fill(tmp_path, "a.jpg", "b.jpg")
+    path = disk.write(tmp_path / "list.csv", "id,species,file\n1,tit,a.jpg\n2,owl,b.jpg\n")
+    splits = disk.read(path, ListFormat(path_column="file", label_column="species"))
+    assert disk.content(splits.train, tmp_path) == [("a.jpg", "tit"), ("b.jpg", "owl")]
 
 
 @pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t"), (".CSV", ",")])
-def test_quotes_newlines_and_a_byte_order_mark(tmp_path: Path, suffix: str, separator: str) -> None:
-    fill(tmp_path, "a, b.jpg", "c\nd.jpg", 'e".jpg')
+def test_quotes_newlines_and_a_byte_order_mark(tmp_path: Path, suffix: str, separator: str, disk: Disk) -> None:
+    disk.fill(tmp_path, "a, b.jpg", "c\nd.jpg", 'e".jpg')
     rows = [["path", "label"], ["a, b.jpg", "tit, blue"], ["c\nd.jpg", "owl\tbarn"], ['e".jpg', "猫"]]
     quoted = [separator.join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows]
-    splits = read(write(tmp_path / f"list{suffix}", "\ufeff" + "\r\n".join(quoted)))
-    assert content(splits.train, tmp_path) == [("a, b.jpg", "tit, blue"), ("c\nd.jpg", "owl\tbarn"), ('e".jpg', "猫")]
+    splits = disk.read(disk.write(tmp_path / f"list{suffix}", "\ufeff" + "\r\n".join(quoted)))
+    assert disk.content(splits.train, tmp_path) == [
+        ("a, b.jpg", "tit, blue"),
+        ("c\nd.jpg", "owl\tbarn"),
+        ('e".jpg', "猫"),
+    ]
 
 
-def test_semicolons_separate_as_well(tmp_path: Path) -> None:
-    fill(tmp_path, "a, b.jpg", "c.jpg")
-    splits = read(write(tmp_path / "list.csv", "path;label\na, b.jpg;tit, blue\nc.jpg;owl\n"))
-    assert content(splits.train, tmp_path) == [("a, b.jpg", "tit, blue"), ("c.jpg", "owl")]
-    windows = read(write(tmp_path / "list.csv", '"label";"path"\r\n"tit, blue";"a, b.jpg"\r\n"owl";"c.jpg"\r\n'))
+def test_semicolons_separate_as_well(tmp_path: Path, disk: Disk) -> None:
+    disk.fill(tmp_path, "a, b.jpg", "c.jpg")
+    splits = disk.read(disk.write(tmp_path / "list.csv", "path;label\na, b.jpg;tit, blue\nc.jpg;owl\n"))
+    assert disk.content(splits.train, tmp_path) == [("a, b.jpg", "tit, blue"), ("c.jpg", "owl")]
+    windows = disk.read(
+        disk.write(tmp_path / "list.csv", '"label";"path"\r\n"tit, blue";"a, b.jpg"\r\n"owl";"c.jpg"\r\n')
+    )
     assert (windows.classes, len(windows.train)) == (("owl", "tit, blue"), 2)
-    splits = read(write(tmp_path / "list.csv", 'path,label,"notes; a; b; c"\nc.jpg,owl,"x; y"\n'))
-    assert content(splits.train, tmp_path) == [("c.jpg", "owl")]
+    splits = disk.read(disk.write(tmp_path / "list.csv", 'path,label,"notes; a; b; c"\nc.jpg,owl,"x; y"\n'))
+    assert disk.content(splits.train, tmp_path) == [("c.jpg", "owl")]
 
 
-def test_a_missing_column_names_the_flag(tmp_path: Path) -> None:
+def test_a_missing_column_names_the_flag(tmp_path: Path, disk: Disk) -> None:
     with pytest.raises(InputError, match=r"'path' in list\.csv; got file, label; .*another with --path-column"):
-        read(write(tmp_path / "list.csv", "file,label\na.jpg,owl\n"))
+        disk.read(disk.write(tmp_path / "list.csv", "file,label\na.jpg,owl\n"))
 
 
-def test_blanks_around_columns_and_labels_make_no_class(tmp_path: Path) -> None:
-    fill(tmp_path, "0.jpg", "1.jpg", "2.jpg")
+def test_blanks_around_columns_and_labels_make_no_class(tmp_path: Path, disk: Disk) -> None:
+    disk.fill(tmp_path, "0.jpg", "1.jpg", "2.jpg")
     text = "path, label ,split\n0.jpg, a,train\n1.jpg,a , train\n2.jpg,b,test \n2.jpg,b,train\n"
     with pytest.raises(InputError, match="in one split"):
-        read(write(tmp_path / "twice.csv", text))
-    splits = read(write(tmp_path / "list.csv", text.replace("2.jpg,b,train\n", "").replace("2.jpg,b", "2.jpg,a")))
+        disk.read(disk.write(tmp_path / "twice.csv", text))
+    splits = disk.read(
+        disk.write(tmp_path / "list.csv", text.replace("2.jpg,b,train\n", "").replace("2.jpg,b", "2.jpg,a"))
+    )
     assert (splits.classes, splits.train.counts.tolist()) == (("a",), [2])
-    assert content(splits.test, tmp_path) == [("2.jpg", "a")]
+    assert disk.content(splits.test, tmp_path) == [("2.jpg", "a")]
 
 
 @pytest.mark.parametrize(
@@ -150,49 +144,49 @@ def test_blanks_around_columns_and_labels_make_no_class(tmp_path: Path) -> None:
         ("path,label\na\0.jpg,1\n", "without a NUL"),
     ],
 )
-def test_malformed_csv_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
-    fill(tmp_path, "a.jpg")
+def test_malformed_csv_is_refused_with_its_place(tmp_path: Path, text: str, message: str, disk: Disk) -> None:
+    disk.fill(tmp_path, "a.jpg")
     with pytest.raises(InputError, match=message):
-        read(write(tmp_path / "list.csv", text))
+        disk.read(disk.write(tmp_path / "list.csv", text))
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".csv"])
-def test_another_encoding_is_refused(tmp_path: Path, suffix: str) -> None:
-    path = write(tmp_path / f"list{suffix}", "path,label\nä.jpg 1\n", "latin-1")
+def test_another_encoding_is_refused(tmp_path: Path, suffix: str, disk: Disk) -> None:
+    path = disk.write(tmp_path / f"list{suffix}", "path,label\nä.jpg 1\n", "latin-1")
     with pytest.raises(InputError, match="a list file in UTF-8"):
-        read(path)
+        disk.read(path)
 
 
-def test_missing_lists_and_missing_images_are_told_apart(tmp_path: Path) -> None:
+def test_missing_lists_and_missing_images_are_told_apart(tmp_path: Path, disk: Disk) -> None:
     with pytest.raises(InputError, match="no such file"):
-        read(tmp_path / "train.txt")
-    fill(tmp_path, "a.jpg")
-    path = write(tmp_path / "train.txt", "a.jpg 1\nb.jpg 1\nc.jpg 2\n")
+        disk.read(tmp_path / "train.txt")
+    disk.fill(tmp_path, "a.jpg")
+    path = disk.write(tmp_path / "train.txt", "a.jpg 1\nb.jpg 1\nc.jpg 2\n")
     with pytest.raises(
         InputError, match=r"train.txt lists; got 2 of 3 missing, the first .*b.jpg; bring them, or take"
     ):
-        read(path)
-    path = write(tmp_path / "train.txt", "b.jpg 1\nc.jpg 2\n")
+        disk.read(path)
+    path = disk.write(tmp_path / "train.txt", "b.jpg 1\nc.jpg 2\n")
     with pytest.raises(InputError, match=r"got 2 of 2 missing, the first .*b.jpg; set --root"):
-        read(path)
+        disk.read(path)
 
 
 # Nothing outside the root
 
 
-def test_the_root_may_be_another_folder(tmp_path: Path) -> None:
-    fill(tmp_path / "images", "a.jpg")
-    path = write(tmp_path / "train.txt", "a.jpg 1\n")
-    assert content(read(path, ListFormat(tmp_path / "images")).train, tmp_path) == [("images/a.jpg", "1")]
+def test_the_root_may_be_another_folder(tmp_path: Path, disk: Disk) -> None:
+    disk.fill(tmp_path / "images", "a.jpg")
+    path = disk.write(tmp_path / "train.txt", "a.jpg 1\n")
+    assert disk.content(disk.read(path, ListFormat(tmp_path / "images")).train, tmp_path) == [("images/a.jpg", "1")]
 
 
-def test_the_root_and_folders_inside_may_be_links(tmp_path: Path) -> None:
-    fill(tmp_path / "images", "deep/a.jpg")
+def test_the_root_and_folders_inside_may_be_links(tmp_path: Path, disk: Disk) -> None:
+    disk.fill(tmp_path / "images", "deep/a.jpg")
     (tmp_path / "link").symlink_to(tmp_path / "images", target_is_directory=True)
     (tmp_path / "images" / "again").symlink_to(tmp_path / "images" / "deep", target_is_directory=True)
     (tmp_path / "images" / "b.jpg").symlink_to("deep/a.jpg")
     text = f"again/a.jpg 1\nb.jpg 1\n{tmp_path}/link/deep/a.jpg 2\ndeep/../deep/a.jpg 2\n"
-    splits = read(write(tmp_path / "train.txt", text), ListFormat(tmp_path / "link"))
+    splits = disk.read(disk.write(tmp_path / "train.txt", text), ListFormat(tmp_path / "link"))
     assert splits.train.counts.tolist() == [2, 2]
 
 
@@ -203,11 +197,11 @@ def test_the_root_and_folders_inside_may_be_links(tmp_path: Path) -> None:
         *("folder/../secret.jpg", "..", "a/..", "a/", "{root}", "{root}2/secret.jpg"),
     ],
 )
-def test_paths_outside_the_root_are_refused(tmp_path: Path, name: str) -> None:
-    root = fill(tmp_path / "root", "a/b.jpg", "../secret.jpg", "../root2/secret.jpg", "../out/secret.jpg")
+def test_paths_outside_the_root_are_refused(tmp_path: Path, name: str, disk: Disk) -> None:
+    root = disk.fill(tmp_path / "root", "a/b.jpg", "../secret.jpg", "../root2/secret.jpg", "../out/secret.jpg")
     (root / "file.jpg").symlink_to(tmp_path / "secret.jpg")
     (root / "folder").symlink_to(tmp_path / "out", target_is_directory=True)
     name = name.format(outside=tmp_path, root=root)
-    path = write(tmp_path / "train.csv", f"path,label\n{name},1\n")
+    path = disk.write(tmp_path / "train.csv", f"path,label\n{name},1\n")
     with pytest.raises(InputError, match="paths inside"):
-        read(path, ListFormat(root))
+        disk.read(path, ListFormat(root))
