@@ -17,7 +17,7 @@ from pipelines import runs
 from pipelines.config import SynthesizeConfig, TrainConfig
 from pipelines.config_files import from_dict
 from pipelines.config_groups import DataConfig, OptimizationConfig, PlaceConfig
-from pipelines.runs import RunFolder, describe_environment, read_run_config, slug
+from pipelines.runs import RunFolder, describe_environment, read_run_config
 from rebalance.errors import InputError
 
 CONFIG = TrainConfig(data=DataConfig(data="my photos/Vögel"))
@@ -86,24 +86,6 @@ def test_the_environment_says_what_a_result_depends_on() -> None:
     found = describe_environment()
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert (found["processes"], found["packages"]["pillow"] is not None) == (1, True)
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("photos/my birds.csv", "my-birds.csv"),
-        ("photos/", "photos"),
-        ("/data/Vögel 猫", "Vögel-猫"),
-        ("..", "data"),
-        (".", "data"),
-        ("/", "data"),
-        ("a:b*c", "a-b-c"),
-        (".hidden", "hidden"),
-        ("v1.2", "v1.2"),
-    ],
-)
-def test_names_of_data_become_one_part_of_a_path(text: str, name: str) -> None:
-    assert slug(text) == name
 
 
 # Going on
