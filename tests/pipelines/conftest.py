@@ -1,4 +1,4 @@
-"""Runs that several tests look at: syntheses with a small but whole Stable Diffusion, first stages to retrain."""
+"""Runs that several tests look at, and settings of quick ones: syntheses, first stages to retrain, every recipe."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pipelines import (
@@ -27,13 +28,33 @@ from pipelines import (
     synthesize,
     train,
 )
+from pipelines.open_data import OpenData, open_data
 from rebalance.data.digits import read_digits
+from rebalance.data.table import ImageTable, Splits
 
 Config = Callable[..., SynthesizeConfig]
 TINY_SD = Path(__file__).parents[1] / "assets" / "tiny_sd"
 COUNTS = {"zero": 30, "four": 8, "seven": 2}
 WANTED = {"four": 7, "seven": 6}
 MODES = ("text", "image", "adapted")
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    **{name: {"option": ("defer_until=0.5",)} for name in ("ce_drw", "ldam_drw")},
+    **{name: {"option": ("defer_until=0.5", "until=0.75")} for name in ("mixup_drw", "remix_drw")},
+    "balanced_mixup": {"option": ("until=0.75",)},
+    "rsg": {"option": ("start=0.5", "defer_until=0.5", "n_centers=3")},
+    **{name: {"option": ("queue=24", "projection=8")} for name in ("paco", "gpaco")},
+    "bcl": {"option": ("projection=8", "hidden=16")},
+    "autoencoder": {"option": ("stage=separate", "pretraining=0.5", "encoder=small_cnn")},
+    "composed": {
+        "loss": ("ldam:0.1", "supcon:0.9"),
+        "head": "cosine",
+        "loss_rule": "inverse",
+        "rsg": True,
+        "rsg_start": 0.5,
+    },
+}
+"""Of recipes that have something to set in a short training; composed is a cosine head, 0.1 LDAM with inverse-frequency
+weights, 0.9 SupCon, rare features."""
 
 
 # Syntheses
@@ -157,3 +178,43 @@ def retrain_config() -> Callable[..., RetrainConfig]:
         return RetrainConfig(run=run, method=method, option=options, optimization=optimization, place=place)
 
     return configure
+
+
+# Recipes
+
+
+@pytest.fixture(scope="session")
+def recipe_config() -> Callable[..., TrainConfig]:
+    """Settings of a recipe on `recipe_data`, by its name: four updates, in which every phase of it occurs."""
+
+    def configure(name: str, **changes: Any) -> TrainConfig:
+        optimization = {
+            "updates": 4,
+            "batch_size": 16,
+            "warmup_epochs": 0.0,
+            "channels_last": False,
+            **changes.pop("optimization", {}),
+        }
+        settings: dict[str, Any] = {
+            "data": DataConfig(data="made", image_size=8, augment="crop"),
+            "model": ModelConfig(model="small_cnn"),
+            "objective": ObjectiveConfig(method=name, **OBJECTIVES.get(name, {})),
+            "optimization": OptimizationConfig(**optimization),
+            "place": PlaceConfig(device="cpu", report_to="none", checkpoint_updates=1),
+        }
+        return TrainConfig(**{**settings, **changes})
+
+    return configure
+
+
+@pytest.fixture(scope="session")
+def recipe_data(recipe_config: Callable[..., TrainConfig]) -> OpenData:
+    """Noise of 8 px in four classes of 24, 12, 6 and 4 images, with a test split; not to be changed."""
+
+    def made(seed: int, counts: tuple[int, ...]) -> ImageTable:
+        targets = np.repeat(np.arange(len(counts)), counts)
+        images = np.random.default_rng(seed).integers(0, 256, (len(targets), 8, 8, 3), dtype=np.uint8)
+        return ImageTable(images, targets, tuple("abcd"))
+
+    splits = Splits(made(0, (24, 12, 6, 4)), test=made(1, (3, 3, 3, 3)))
+    return open_data(recipe_config("ce").data, torch.device("cpu"), splits)

@@ -1,4 +1,4 @@
-"""Every recipe in every mode: saved and loaded, bf16, killed and resumed, averaged, synthetic images, pipeline, ranks.
+"""Every recipe in every mode: saved and loaded, bf16, killed and resumed, averaged, synthetic images, ranks.
 
 The images are noise of 8 px and trainings have four updates, in which every phase of a recipe occurs. A core runs in
 the normal tests, the rest is slow.
@@ -24,25 +24,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipelines import (
-    BudgetConfig,
-    DataConfig,
-    FilterConfig,
-    GeneratorConfig,
     MixingConfig,
-    ModelConfig,
     ObjectiveConfig,
     OptimizationConfig,
-    PlaceConfig,
-    RebalanceConfig,
     TrainConfig,
     load_model,
-    rebalance_and_train,
-    train,
 )
 from pipelines.config_files import to_dict
 from pipelines.history import History
 from pipelines.loop import Step, training_steps
-from pipelines.open_data import OpenData, open_data
+from pipelines.open_data import OpenData
 from pipelines.optimization import build_optimizer
 from pipelines.preparation import Prepared, prepare_training
 from pipelines.recipes import RECIPES
@@ -50,24 +41,12 @@ from pipelines.runs import RunFolder
 from pipelines.session import start_session
 from pipelines.training import train_in
 from pipelines.training_run import TrainingRun
-from rebalance.data.table import ImageTable, Splits
 from rebalance.methods.base import Batch
 
+Config = Callable[..., TrainConfig]
+"""See the fixture `recipe_config`."""
 COUNTS = (24, 12, 6, 4)
 UPDATES = 4
-FOUNDING = {"loss": ("ldam:0.1", "supcon:0.9"), "head": "cosine", "loss_rule": "inverse", "rsg": True, "rsg_start": 0.5}
-"""Cosine head, 0.1 LDAM with inverse-frequency weights, 0.9 SupCon, rare features."""
-OBJECTIVES: dict[str, dict[str, Any]] = {
-    **{name: {} for name in RECIPES},
-    **{name: {"option": ("defer_until=0.5",)} for name in ("ce_drw", "ldam_drw")},
-    **{name: {"option": ("defer_until=0.5", "until=0.75")} for name in ("mixup_drw", "remix_drw")},
-    "balanced_mixup": {"option": ("until=0.75",)},
-    "rsg": {"option": ("start=0.5", "defer_until=0.5", "n_centers=3")},
-    **{name: {"option": ("queue=24", "projection=8")} for name in ("paco", "gpaco")},
-    "bcl": {"option": ("projection=8", "hidden=16")},
-    "autoencoder": {"option": ("stage=separate", "pretraining=0.5", "encoder=small_cnn")},
-    "composed": FOUNDING,
-}
 CORE = (
     "balanced_mixup",
     "ldam_drw",
@@ -85,50 +64,18 @@ OWN_LOSSES = ("cesc", "mv")
 """Losses of the rare-feature generator, which no sample weight scales."""
 
 
-def config(name: str, **changes: Any) -> TrainConfig:
-    optimization = {
-        "updates": UPDATES,
-        "batch_size": 16,
-        "warmup_epochs": 0.0,
-        "channels_last": False,
-        **changes.pop("optimization", {}),
-    }
-    settings: dict[str, Any] = {
-        "data": DataConfig(data="made", image_size=8, augment="crop"),
-        "model": ModelConfig(model="small_cnn"),
-        "objective": ObjectiveConfig(method=name, **OBJECTIVES[name]),
-        "optimization": OptimizationConfig(**optimization),
-        "place": PlaceConfig(device="cpu", report_to="none", checkpoint_updates=1),
-    }
-    return TrainConfig(**{**settings, **changes})
-
-
-def made(seed: int, counts: tuple[int, ...]) -> ImageTable:
-    stream = np.random.default_rng(seed)
-    targets = np.repeat(np.arange(len(counts)), counts)
-    images = stream.integers(0, 256, (len(targets), 8, 8, 3), dtype=np.uint8)
-    return ImageTable(images, targets, tuple("abcd"))
-
-
-@pytest.fixture(scope="module")
-def opened() -> OpenData:
-    """Noise in four classes, with a test split."""
-    splits = Splits(made(0, COUNTS), test=made(1, (3, 3, 3, 3)))
-    return open_data(config("ce").data, torch.device("cpu"), splits)
-
-
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of noise as synthetic images of the two rare classes."""
-    folder = tmp_path_factory.mktemp("synthetic")
-    for number, pixels in enumerate(made(2, (12, 0, 0, 0)).images):
+    folder, stream = tmp_path_factory.mktemp("synthetic"), np.random.default_rng(2)
+    for number, pixels in enumerate(stream.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)):
         target = folder / "cd"[number % 2]
         target.mkdir(exist_ok=True)
         Image.fromarray(pixels).save(target / f"{number}.png")
     return folder
 
 
-def prepared(name: str, opened: OpenData, **changes: Any) -> Prepared:
+def prepared(config: Config, name: str, opened: OpenData, **changes: Any) -> Prepared:
     return prepare_training(config(name, **changes), opened, torch.device("cpu"))
 
 
@@ -148,10 +95,10 @@ def images(n: int = 5) -> Tensor:
     return torch.randn(n, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-# The modes. Each takes the recipe's name.
+# The modes. Each takes the settings of every recipe, and the recipe's name.
 
 
-def saved_and_loaded(name: str, opened: OpenData, folder: Path) -> None:
+def saved_and_loaded(config: Config, name: str, opened: OpenData, folder: Path) -> None:
     """What was trained is what comes back, without anything that only training needs."""
     settings = config(name)
     session = start_session("cpu")
@@ -171,11 +118,11 @@ def saved_and_loaded(name: str, opened: OpenData, folder: Path) -> None:
         assert torch.equal(model.classifier(images()[:1])[0].argmax(), expected[0].argmax())
 
 
-def in_bf16(name: str, opened: OpenData, folder: Path) -> None:
+def in_bf16(config: Config, name: str, opened: OpenData, folder: Path) -> None:
     """The first losses are those of float32 to bf16's three digits; weights stay float32; the rest is finite."""
     terms = {}
     for amp in ("no", "bf16"):
-        parts = prepared(name, opened, optimization={"amp": amp})
+        parts = prepared(config, name, opened, optimization={"amp": amp})
         run = list(steps(parts, OptimizationConfig(updates=UPDATES, batch_size=16, warmup_epochs=0.0, amp=amp)))
         terms[amp] = {key: float(value) for key, value in run[0].terms.items()}
         assert all(bool(torch.isfinite(value)) for step in run for value in step.terms.values())
@@ -184,7 +131,7 @@ def in_bf16(name: str, opened: OpenData, folder: Path) -> None:
     assert terms["bf16"] == pytest.approx(terms["no"], rel=0.03, abs=1e-3)
 
 
-def killed_and_resumed(name: str, opened: OpenData, folder: Path, **changes: Any) -> None:
+def killed_and_resumed(config: Config, name: str, opened: OpenData, folder: Path, **changes: Any) -> None:
     """Networks, queues, memories and optimiser end to the bit like those of an undisturbed run."""
     add = History.add
 
@@ -205,7 +152,7 @@ def killed_and_resumed(name: str, opened: OpenData, folder: Path, **changes: Any
     assert state_of(resumed.folder) == state_of(whole.folder)
 
 
-def averaged(name: str, opened: OpenData, folder: Path) -> None:
+def averaged(config: Config, name: str, opened: OpenData, folder: Path) -> None:
     """The average of the weights is what is evaluated and saved."""
     settings = config(name, optimization={"model_ema": 0.9})
     result = train_in(folder, settings, opened)
@@ -221,11 +168,11 @@ def averaged(name: str, opened: OpenData, folder: Path) -> None:
     assert result.metrics["selected"] == {"by": "averaged weights at the last epoch"}
 
 
-def sharpness_aware(name: str, opened: OpenData, folder: Path) -> None:
+def sharpness_aware(config: Config, name: str, opened: OpenData, folder: Path) -> None:
     """The first loss, and all that is counted or queued, are those of plain training; other weights come of it."""
     runs = []
     for sam in (None, 0.1):
-        parts = prepared(name, opened)
+        parts = prepared(config, name, opened)
         run = list(steps(parts, config(name, optimization={"sam": sam}).optimization))
         runs.append((parts.method, run))
     (plain, plain_run), (sharp, sharp_run) = runs
@@ -238,13 +185,13 @@ def sharpness_aware(name: str, opened: OpenData, folder: Path) -> None:
         assert buffer.is_floating_point() or torch.equal(buffer, buffers[key]), key
 
 
-def with_synthetic_images(name: str, opened: OpenData, folder: Path, synthetic: Path) -> None:
+def with_synthetic_images(config: Config, name: str, opened: OpenData, folder: Path, synthetic: Path) -> None:
     """Synthetic images take part; and the loss is linear in the weights of the samples."""
     mixing = MixingConfig(real_share=0.5, synthetic_weight=0.3, real_only_last=0.25, kappa=0.5)
     result = train_in(folder, config(name, synthetic=synthetic, mixing=mixing), opened)
     assert result.metrics["train_counts"] == list(COUNTS)
     assert result.metrics["synthetic_counts"] == [0, 0, 6, 6]
-    parts = prepared(name, opened, synthetic=synthetic, mixing=mixing)
+    parts = prepared(config, name, opened, synthetic=synthetic, mixing=mixing)
     rows = next(parts.batches.from_update(0))[1]
     assert sorted(set(parts.data.weight[rows].tolist())) == pytest.approx([0.3, 1.0])
     weights = torch.rand(2, len(rows), generator=torch.Generator().manual_seed(1))
@@ -265,33 +212,6 @@ def weighted_terms(parts: Prepared, rows: Any, weight: Tensor, progress: float) 
     return {key: value.detach() for key, value in terms.items()}
 
 
-def in_the_pipeline(name: str, photos: Path, folder: Path) -> None:
-    """`rebalance run`: with plain cross entropy and synthetic images beside it, and the model that was selected."""
-    settings = config(name)
-    result = rebalance_and_train(
-        RebalanceConfig(
-            data=DataConfig(data=str(photos), image_size=16),
-            model=settings.model,
-            objective=settings.objective,
-            optimization=settings.optimization,
-            budget=BudgetConfig(max_images=12),
-            generator=GeneratorConfig(
-                generator_updates=4, generator_batch_size=8, generator_channels=(8, 16), steps=2, sampling_batch=16
-            ),
-            filter=FilterConfig(skip_gate=("distance",)),
-            arms=("ce", "rebalanced", "synthetic"),
-            seeds=1,
-            tune=(),
-            place=replace(settings.place, output=folder),
-        )
-    )
-    assert result.metrics["method"] == name
-    assert set(result.metrics["arms"]) == {"ce", "rebalanced", "synthetic"}
-    model, arm = (load_model(result.folder / part) for part in ("", "arms/rebalanced/seed-0"))
-    pictures = torch.randn(2, 3, 16, 16)
-    assert torch.equal(model.classifier(pictures), arm.classifier(pictures))
-
-
 MODES: dict[str, Callable[..., None]] = {
     "saved": saved_and_loaded,
     "bf16": in_bf16,
@@ -299,41 +219,42 @@ MODES: dict[str, Callable[..., None]] = {
     "averaged": averaged,
     "sam": sharpness_aware,
     "synthetic": with_synthetic_images,
-    "run": in_the_pipeline,
 }
 
 
 def crossed() -> Iterator[Any]:
     for mode in MODES:
-        core = {"saved": tuple(RECIPES), "sam": tuple(RECIPES), "run": ("paco",)}.get(mode, CORE)
+        core = {"saved": tuple(RECIPES), "sam": tuple(RECIPES)}.get(mode, CORE)
         for name in RECIPES:
             yield pytest.param(mode, name, marks=[] if name in core else [pytest.mark.slow], id=f"{mode}-{name}")
 
 
 @pytest.mark.parametrize(("mode", "name"), list(crossed()))
 def test_every_recipe_works_in_every_mode(
-    mode: str, name: str, opened: OpenData, synthetic: Path, photos: Path, tmp_path: Path
+    mode: str, name: str, recipe_config: Config, recipe_data: OpenData, synthetic: Path, tmp_path: Path
 ) -> None:
-    if mode == "run":
-        MODES[mode](name, photos, tmp_path)
-    elif mode == "synthetic":
-        MODES[mode](name, opened, tmp_path, synthetic)
+    if mode == "synthetic":
+        MODES[mode](recipe_config, name, recipe_data, tmp_path, synthetic)
     else:
-        MODES[mode](name, opened, tmp_path)
+        MODES[mode](recipe_config, name, recipe_data, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["sphereface", "paco", "gpaco", "autoencoder"])
-def test_a_sharpness_aware_training_that_was_killed_goes_on(name: str, opened: OpenData, tmp_path: Path) -> None:
+def test_a_sharpness_aware_training_that_was_killed_goes_on(
+    name: str, recipe_config: Config, recipe_data: OpenData, tmp_path: Path
+) -> None:
     settings = {"sam": 0.1, "sam_from": 0.25, "grad_accum_steps": 2, "model_ema": 0.9}
-    killed_and_resumed(name, opened, tmp_path, optimization=settings)
+    killed_and_resumed(recipe_config, name, recipe_data, tmp_path, optimization=settings)
 
 
 @pytest.mark.parametrize(
     "names", [pytest.param(CORE, id="core"), pytest.param(tuple(RECIPES), marks=pytest.mark.slow, id="all")]
 )
-def test_two_ranks_have_the_same_network_and_queue(names: tuple[str, ...], opened: OpenData, tmp_path: Path) -> None:
-    table = made(0, COUNTS)
-    teacher = train_in(tmp_path / "teacher", config("ce"), opened).folder / "model"
+def test_two_ranks_have_the_same_network_and_queue(
+    names: tuple[str, ...], recipe_config: Config, recipe_data: OpenData, tmp_path: Path
+) -> None:
+    config, table = recipe_config, recipe_data.splits.train
+    teacher = train_in(tmp_path / "teacher", config("ce"), recipe_data).folder / "model"
     np.savez(tmp_path / "images.npz", images=table.images, targets=table.targets)
     configs = {name: config(name) for name in names}
     sharp = {"sam": 0.1, "grad_accum_steps": 2}
@@ -354,20 +275,3 @@ def test_two_ranks_have_the_same_network_and_queue(names: tuple[str, ...], opene
         assert one[name] == other[name], name
         assert len(one[name]["loss"]) == UPDATES
         assert np.isfinite(one[name]["loss"]).all(), name
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_learns(name: str, tmp_path: Path) -> None:
-    """Balanced accuracy on digits, ten classes, at least 30 points over chance."""
-    objective = {**OBJECTIVES[name], "option": ()} if name != "composed" else FOUNDING
-    settings = config(
-        name,
-        data=DataConfig(data="digits"),
-        objective=ObjectiveConfig(method=name, **objective),
-        optimization={"updates": 150, "batch_size": 128},
-        place=PlaceConfig(device="cpu", report_to="none", output=tmp_path),
-    )
-    accuracy = train(settings).metrics["test"]["balanced_accuracy"]
-    print(f"{name}: {100 * accuracy:.1f} %")
-    assert accuracy >= 0.4
