@@ -118,6 +118,25 @@ def start() -> Start:
     return run
 
 
+@pytest.fixture
+def on_two_ranks(tmp_path: Path) -> Callable[[str], None]:
+    """Run a program on two ranks, which is told its rank and the file to meet at; both have to end well."""
+
+    def run(program: str) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+        ranks = [
+            subprocess.Popen([sys.executable, "-c", program, str(rank), str(tmp_path / "store")], env=environment)
+            for rank in range(2)
+        ]
+        try:
+            assert [rank.wait(timeout=400) for rank in ranks] == [0, 0]
+        finally:
+            for rank in ranks:
+                rank.kill()
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIP model of random weights and 16 px, with a tokenizer that tells letters apart; not to be changed."""

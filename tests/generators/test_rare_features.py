@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -272,14 +269,5 @@ os._exit(0)  # gloo's threads now and then abort an interpreter that winds down
 """
 
 
-def test_two_ranks_stay_equal_when_only_one_of_them_generates(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    ranks = [
-        subprocess.Popen([sys.executable, "-c", TWO_RANKS, str(rank), str(tmp_path / "store")], env=environment)
-        for rank in range(2)
-    ]
-    try:
-        assert [rank.wait(timeout=400) for rank in ranks] == [0, 0]
-    finally:
-        for rank in ranks:
-            rank.kill()
+def test_two_ranks_stay_equal_when_only_one_of_them_generates(on_two_ranks: Callable[[str], None]) -> None:
+    on_two_ranks(TWO_RANKS)
