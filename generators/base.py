@@ -79,7 +79,7 @@ class ImageGenerator(Protocol):
 
 
 def to_pixels(x: Tensor) -> Tensor:
-    """-1 … 1 → 0 … 1; what is beyond is clipped, what is not finite becomes NaN."""
+    """-1 … 1 → 0 … 1, any shape; what is beyond is clipped, what is not finite becomes NaN."""
     return torch.where(x.isfinite(), (x / 2 + 0.5).clamp(0, 1), torch.nan)
 
 
@@ -90,7 +90,13 @@ def check_finite(images: Tensor) -> Generated:
 
 
 def group_jobs(jobs: Sequence[Job], kind: Callable[[Job], Any], batch_size: int) -> list[list[Job]]:
-    """Batches of jobs of one kind, each in the order given; kinds in sorted order."""
+    """Batches of jobs of one kind, each in the order given; kinds in sorted order.
+
+    Args:
+        jobs: Of any kinds.
+        kind: What the jobs of a batch have to share; of values that can be sorted.
+        batch_size: Most jobs of a batch.
+    """
     kinds: dict[Any, list[Job]] = {}
     for job in jobs:
         kinds.setdefault(kind(job), []).append(job)

@@ -161,7 +161,11 @@ class ClassConditionalGenerator:
         return check_finite(self.generate(jobs))
 
     def generate(self, jobs: Sequence[Job]) -> Tensor:
-        """Images (N, 3, S, S) of the jobs; those of one batch share steps, guidance and strength."""
+        """Images (N, 3, S, S) of the jobs; those of one batch share steps, guidance and strength.
+
+        Raises:
+            InputError: Jobs of different kinds in one batch.
+        """
         images = [torch.zeros((0, 3, self.settings.image_size, self.settings.image_size))]
         for start in range(0, len(jobs), self.batch_size):
             part = jobs[start : start + self.batch_size]

@@ -29,7 +29,7 @@ def to_pixels(image: Tensor) -> ByteArray:
 
 
 def encode_image(pixels: ByteArray, job_id: str, kind: ImageKind = "png") -> bytes:
-    """Bytes of an image file, the same for the same pixels and job.
+    """Bytes of an image file of pixels (H, W, 3) uint8, the same for the same pixels and job.
 
     PNG and WebP keep every pixel, WebP in a quarter of the time; JPEG (quality 95, full colour) takes about a third of
     the room.
@@ -52,7 +52,7 @@ def encode_image(pixels: ByteArray, job_id: str, kind: ImageKind = "png") -> byt
 
 
 def write_image(path: Path, pixels: ByteArray, job_id: str) -> bytes:
-    """Write an image file of the kind that its suffix says, whole or not at all; its bytes."""
+    """Write pixels (H, W, 3) uint8 to a file of the kind that its suffix says, whole or not at all; its bytes."""
     content = encode_image(pixels, job_id, _KINDS[path.suffix])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content)

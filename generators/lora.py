@@ -147,7 +147,11 @@ def save_adapter(
 
 
 def read_tokens(folder: Path) -> LearntTokens | None:
-    """The tokens of an adapter folder, if it has some."""
+    """The tokens of an adapter folder, if it has some.
+
+    Raises:
+        InputError: Damaged files, or another number of vectors than of names.
+    """
     if not (folder / TOKENS).is_file():
         return None
     names = tuple(read_json(folder / FACTS)["tokens"])

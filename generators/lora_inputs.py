@@ -31,7 +31,18 @@ def token_names(classes: Sequence[str]) -> dict[str, str]:
 
 @final
 class TrainingTexts:
-    """Texts → embeddings: read from memory, or computed with the tokens that are being learnt."""
+    """Texts → embeddings: read from memory, or computed with the tokens that are being learnt.
+
+    Args:
+        checkpoint: Has tokenizers and text encoders.
+        prompts: Every text that will be asked for, but tokens.
+        token_starts: For each class, a text whose embedding its token begins at; None learns no tokens.
+        device: On which embeddings are made, and to which they are handed.
+
+    Attributes:
+        tokens: Text encoder → the learnt vectors (C, width).
+        names: Of the tokens, by class.
+    """
 
     def __init__(
         self, checkpoint: Checkpoint, prompts: Prompts, token_starts: Sequence[str] | None, device: torch.device
@@ -97,7 +108,16 @@ def _let_learn(encoder: Any, tokens: nn.ParameterDict, part: str, first: int) ->
 
 @final
 class TrainingLatents:
-    """Rows → latents of their images, mirrored or not; what the VAE says of an image is kept."""
+    """Rows → latents of their images, mirrored or not; what the VAE says of an image is kept.
+
+    Args:
+        vae: A diffusers VAE, on its device.
+        read: Rows (n,) → RGB images (n, 3, H, W) uint8 of any size.
+        size: Height and width that images are brought to, px.
+
+    Attributes:
+        shape: Of the latents of an image, (C, H, W).
+    """
 
     def __init__(self, vae: Any, read: Callable[[Tensor], Tensor], size: int) -> None:
         self.vae = vae

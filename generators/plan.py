@@ -47,7 +47,14 @@ def n_candidates(wanted: int, reserve: float) -> int:
 
 
 def image_seeds(root: int, class_name: str, n: int, mode: str = "") -> list[int]:
-    """`n` different 32-bit seeds: torch's CPU generators ignore all higher bits, so wider ones would collide unseen."""
+    """`n` different 32-bit seeds: torch's CPU generators ignore all higher bits, so wider ones would collide unseen.
+
+    Args:
+        root: Seed of the whole plan.
+        class_name: Whose images; seeds of one class do not depend on the others.
+        n: How many; the first are the same for every `n`.
+        mode: Tells plans of one class and root apart.
+    """
     seeds: dict[int, None] = {}
     number = 0
     while len(seeds) < n:

@@ -102,7 +102,11 @@ class PromptEmbedder:
         return PromptEmbedding(*(None if part is None else torch.zeros_like(part) for part in known))  # type: ignore[arg-type]
 
     def load_encoders(self, device: torch.device | str = "cpu") -> list[Any]:
-        """The text encoders in float32, with the rows of the added tokens; freed when the caller drops them."""
+        """The text encoders in float32, with the rows of the added tokens; freed when the caller drops them.
+
+        Raises:
+            InputError: A text encoder with fewer embeddings than the tokenizer has tokens, or damaged weights.
+        """
         parts = [part for part in self.checkpoint.parts if part.startswith("text_encoder")]
         encoders = []
         for part, tokenizer in zip(parts, self.tokenizers, strict=True):

@@ -16,7 +16,7 @@ def steps_of(steps: int, strength: float) -> int:
 
 
 def hashed_images(table: ImageTable, rows: IntArray) -> dict[str, Image]:
-    """Hash → image of the rows of a table.
+    """Hash → image of rows (N,) of a table.
 
     Raises:
         InputError: An image that cannot be read.

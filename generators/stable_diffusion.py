@@ -131,7 +131,7 @@ class StableDiffusion:
         self._embedders[adapter].embed(prompts, self.device)
 
     def generate(self, jobs: Sequence[Job]) -> Tensor:
-        """The images of `generate_checked` alone; those that the safety checker objects to are NaN too."""
+        """The images (N, 3, S, S) of `generate_checked` alone; those that the safety checker objects to are NaN too."""
         return self.generate_checked(jobs).images
 
     def batches(self, jobs: Sequence[Job]) -> list[list[Job]]:

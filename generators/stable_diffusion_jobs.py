@@ -104,6 +104,9 @@ def text_jobs(
         reserve: Spare candidates per wanted image.
         seed: Root of all seeds.
         adapter: Fingerprint of an adapter.
+
+    Raises:
+        InputError: A sampling with a strength, which needs source images.
     """
     if sampling.strength is not None:
         raise InputError("no strength without source images", str(sampling.strength), "leave it out, or use image_jobs")

@@ -53,7 +53,11 @@ def load_model(checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> Any:
 
 
 def load_tokenizer(checkpoint: Checkpoint, name: str) -> Any:
-    """A tokenizer of the checkpoint, at most 77 tokens long."""
+    """A tokenizer of the checkpoint, at most 77 tokens long.
+
+    Raises:
+        InputError: No readable tokenizer, or one without a vocabulary.
+    """
     # The class's own constructor takes and ignores vocab_file and merges_file: every prompt would get the same ids.
     try:
         tokenizer = CLIPTokenizer.from_pretrained(

@@ -65,14 +65,14 @@ def check_counts(counts: npt.ArrayLike, classes: Sequence[str] | None = None) ->
 
 
 def imbalance_factor(counts: npt.ArrayLike) -> float:
-    """n_max / n_min over the classes that have images; 1 is balanced."""
+    """n_max / n_min of counts (C,), over the classes that have images; 1 is balanced, NaN is no image at all."""
     present = np.asarray(counts, dtype=np.float64)
     present = present[present > 0]
     return float(present.max() / present.min()) if present.size else float("nan")
 
 
 def gini(counts: npt.ArrayLike) -> float:
-    """Gini coefficient of the class sizes: 0 is balanced, (C - 1) / C is all images in one class.
+    """Gini coefficient of counts (C,): 0 is balanced, (C - 1) / C is all images in one class.
 
     Examples:
         >>> gini([5, 5, 5]), gini([0, 0, 9])
@@ -124,6 +124,9 @@ def shot_groups(counts: npt.ArrayLike, many: float = 100, few: float = 20) -> li
     """The group of each class: "many" above `many` images, "few" below `few`, "medium" between (both ends included).
 
     Source: the shot accuracy of facebookresearch/classifier-balancing, there named many-, median- and low-shot.
+
+    Raises:
+        InputError: `few` above `many`.
     """
     if few > many:
         raise InputError(f"few <= many (= {many:g})", f"few = {few:g}", "swap the two thresholds")
@@ -132,7 +135,16 @@ def shot_groups(counts: npt.ArrayLike, many: float = 100, few: float = 20) -> li
 
 @dataclass(frozen=True)
 class ImbalanceStatistics:
-    """What the counts of a data set say about its imbalance."""
+    """What the counts of a data set say about its imbalance.
+
+    Args:
+        n_images: Sum of the counts.
+        n_classes: C.
+        imbalance_factor: n_max / n_min over the classes that have images.
+        gini: Of the counts, in [0, 1).
+        effective_numbers: Of each class, (C,).
+        groups: Many, medium or few, of each class, (C,).
+    """
 
     n_images: int
     n_classes: int
@@ -145,7 +157,17 @@ class ImbalanceStatistics:
 def imbalance_statistics(
     counts: npt.ArrayLike, cb_beta: float | Literal["auto"] = "auto", many: float = 100, few: float = 20
 ) -> ImbalanceStatistics:
-    """All statistics of this file in one value."""
+    """All statistics of this file in one value.
+
+    Args:
+        counts: Images of each class, (C,).
+        cb_beta: Of `effective_numbers`.
+        many: Of `shot_groups`.
+        few: Likewise.
+
+    Raises:
+        InputError: No image at all with `cb_beta` "auto", β outside [0, 1), or `few` above `many`.
+    """
     n = np.asarray(counts, dtype=np.int64)
     return ImbalanceStatistics(
         n_images=int(n.sum()),

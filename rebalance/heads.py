@@ -27,6 +27,9 @@ def cosine_similarity(features: Tensor, weight: Tensor) -> Tensor:
         features: (B, D).
         weight: Class vectors as columns, (D, C), the layout of LDAM-DRW's NormedLinear and of pytorch-metric-learning;
             the transpose of that of nn.Linear.
+
+    Raises:
+        InputError: Features and class vectors of other shapes, such as the weight of an nn.Linear.
     """
     if features.ndim != 2 or weight.ndim != 2 or features.shape[1] != weight.shape[0]:
         raise InputError(
@@ -93,6 +96,9 @@ class ProjectionHead(nn.Module):
         n_hidden: Width of the hidden layers, by default D.
         n_layers: Linear layers, at least 1; 1 is a linear projection.
         batch_norm: A batch norm before each ReLU.
+
+    Raises:
+        InputError: No layer, or one of no width.
     """
 
     def __init__(

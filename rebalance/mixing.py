@@ -41,6 +41,9 @@ def sample_lambda(alpha: float, *, generator: torch.Generator | None = None) -> 
     Args:
         alpha: α; 1 on CIFAR, 0.2 on ImageNet-LT and its like.
         generator: A CPU generator; torch's global one by default.
+
+    Raises:
+        InputError: An infinite α.
     """
     if alpha <= 0:
         return 1.0
@@ -66,6 +69,9 @@ def sample_tail_partners(
         counts: Training images of each class, (C,).
         strength: 1 is inverse frequency, 0.5 its square root, 0 draws rows alike.
         generator: A CPU generator; torch's global one by default.
+
+    Raises:
+        InputError: A class of the batch without a count; on the CPU alone, since a GPU would be waited for.
     """
     n = _counts_of(counts, targets)
     if n.device.type == "cpu" and bool((n <= 0).any()):  # elsewhere the check would wait for the device
@@ -118,6 +124,9 @@ def remix(
         counts: Training images of each class, (C,).
         kappa: κ: how many times more frequent the other class must be.
         tau: τ: how little of the picture suffices for the rarer class.
+
+    Raises:
+        InputError: κ or τ out of range, or what `mixup` refuses.
     """
     if not kappa > 0:
         raise InputError("kappa > 0", repr(kappa), "use the paper's 3")
@@ -174,6 +183,9 @@ def mixed_loss(
         partner_targets: Those of their partners, (B,).
         lam: λ, (B,).
         reduction: "mean", "sum" or "none".
+
+    Raises:
+        InputError: An unknown reduction.
     """
     losses = lam * loss(logits, targets, reduction="none") + (1.0 - lam) * loss(
         logits, partner_targets, reduction="none"

@@ -106,7 +106,7 @@ class FeatureQueue(nn.Module):
 
 
 def all_gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Each tensor with the rows of every rank, in the order of the ranks, without gradient.
+    """Each tensor (N, …) with the rows of every rank, (Σ N, …), in the order of the ranks, without gradient.
 
     Ranks may hold different numbers of rows, but each the same number in all its tensors. In a single process the
     tensors come back as they are.

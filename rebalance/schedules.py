@@ -87,6 +87,9 @@ def learning_rate_factor(
         warmup_epochs: Length of the warm-up; 0 for none.
         milestones: Shares of training, ascending.
         factors: Multiple of the base rate from each milestone on.
+
+    Raises:
+        InputError: An unknown schedule.
     """
     if epoch < warmup_epochs:
         rung = 1.0 if warmup_epochs >= 2 else warmup_epochs / 5

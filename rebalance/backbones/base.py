@@ -38,7 +38,7 @@ class Backbone(nn.Module, ABC):
         return maps
 
     def stage_maps(self, images: Tensor) -> list[Tensor]:
-        """The maps after each stage."""
+        """The maps (B, D, H, W) after each stage, D and size its own."""
         maps = [images]
         for k in range(len(self.stages)):
             maps.append(self.run(maps[-1], k, k + 1))

@@ -23,6 +23,9 @@ class CifarResNet(Backbone):
     Args:
         depth: 20, 32, 44, 56, …
         width: Channels of the first stage.
+
+    Raises:
+        InputError: A depth that is not 6 n + 2.
     """
 
     def __init__(self, depth: int = 32, *, width: int = 16) -> None:

@@ -40,7 +40,7 @@ def stream_images(
 
     Args:
         images: Files or pixels.
-        rows: Which of them.
+        rows: Which of them, (N,).
         size: Height and width, px.
         batch_size: Rows of a batch.
         workers: Processes; 0, or a single batch, is decoded in this one.

@@ -25,6 +25,9 @@ def reduce_losses(losses: Tensor, reduction: Reduction, weights: Tensor | None =
         losses: w_y ℓ, shape (B,).
         reduction: One of the four of this file.
         weights: w_y, shape (B,), the divisor of "weighted_mean"; None for ones.
+
+    Raises:
+        ValueError: An unknown reduction.
     """
     if reduction == "none":
         return losses

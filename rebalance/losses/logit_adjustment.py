@@ -75,6 +75,9 @@ def adjust_logits(logits: Tensor, counts: PerClass, *, tau: float = 1.0, eps: fl
 
     Returns:
         Adjusted logits of the shape of `logits`, in float32 or wider.
+
+    Raises:
+        ValueError: Another number of columns than of counts, or counts or an option out of range.
     """
     adjustments = logit_adjustments(counts, tau=tau, eps=eps)
     if tau:

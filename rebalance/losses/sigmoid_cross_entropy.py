@@ -26,6 +26,9 @@ def sigmoid_bias(n_classes: int) -> float:
     With a bias of 0 the first steps go to pushing C - 1 negatives down. Exempt this bias from weight decay.
     Source: richardaecn/class-balanced-loss, src/cifar_main.py.
 
+    Raises:
+        ValueError: Fewer than two classes.
+
     Examples:
         >>> round(sigmoid_bias(10), 3)
         -2.197

@@ -65,6 +65,9 @@ def sphereface_logits(
         margin: m >= 1, an integer; 1 is the modified softmax without a margin.
         scale: s; 1 in the paper.
         annealing: λ >= 0, see `sphereface_annealing`; 0 is the full margin, which seldom converges from scratch.
+
+    Raises:
+        ValueError: Shapes that do not fit, or an option out of range.
     """
     _check_margin(margin)
     check_scale(scale)

@@ -51,6 +51,9 @@ def supcon_loss(
         weight: Class weights of the anchors, (C,); needs `targets`.
         reduction: "mean", "weighted_mean", "sum" or "none"; a sample's loss is the mean of those of its anchors.
             Samples without a positive count in the mean with 0.
+
+    Raises:
+        ValueError: Shapes that do not fit, both `targets` and `mask`, or an option out of range.
     """
     if views.ndim < 3:
         raise ValueError(

@@ -34,6 +34,9 @@ def supcon_pml_loss(
         temperature: T.
         reduction: "mean" (and "weighted_mean") divides by the number of anchors with a loss above 0, not by B. "sum" is
             Σ_a ℓ_a / V; "none" gives the mean over each sample's anchors, (B,).
+
+    Raises:
+        ValueError: Shapes that do not fit, or an option out of range.
     """
     if views.ndim != 3:
         raise ValueError(

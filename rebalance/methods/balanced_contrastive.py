@@ -34,6 +34,9 @@ class BalancedContrastiveMethod(Method):
         contrast: BCL.
         alpha: Factor of the classification loss: 2 on CIFAR-LT, 1 on the large data sets.
         beta: Factor of the contrastive loss: 0.6, and 0.35.
+
+    Raises:
+        InputError: Another head than a cosine one, or a factor that is not positive.
     """
 
     n_views = 3

@@ -46,6 +46,9 @@ class BatchMix(nn.Module):
         alpha: λ ~ Beta(α, α).
         probability: Share of the batches that are mixed.
         until: Share of training after which nothing is mixed any more.
+
+    Raises:
+        InputError: An unknown mix, or a number out of range.
     """
 
     untraced = True

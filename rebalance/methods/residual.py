@@ -25,6 +25,9 @@ class ResidualMethod(Method):
     Args:
         classifier: With a head that gives branches, see `rebalance.residual_head`.
         loss: With a group of classes for each branch.
+
+    Raises:
+        InputError: A head without branches.
     """
 
     def __init__(self, classifier: Classifier, loss: ResidualLoss) -> None:

@@ -122,7 +122,7 @@ class Gray:
 
 
 def grayscale(images: Tensor) -> Tensor:
-    """`images` without colour, still of three channels."""
+    """uint8 images (B, 3, H, W) without colour, still of three channels."""
     return to_uint8(luma(images.float())).repeat(1, 3, 1, 1)
 
 

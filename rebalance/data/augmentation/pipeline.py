@@ -101,6 +101,9 @@ def normalize(
         std: (3,), likewise.
         dtype: Of the result.
         channels_last: Lay each image out channels last; of five dimensions, the first two flattened are so.
+
+    Raises:
+        InputError: Images that are not uint8.
     """
     if images.dtype != torch.uint8:
         raise InputError("uint8 images", f"{images.dtype} images", "pass pixels of 0 to 255 as uint8")

@@ -16,7 +16,11 @@ from rebalance.transfer import send
 
 
 def check_share(p: float) -> None:
-    """Refuses a share outside [0, 1]."""
+    """Refuse a share outside [0, 1].
+
+    Raises:
+        InputError: Such a share.
+    """
     if not 0.0 <= p <= 1.0:
         raise InputError("a share of the images in [0, 1]", f"{p:g}", "use for example 0.5")
 
@@ -67,7 +71,7 @@ def on_groups(
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
-    """Float pixels on the scale 0 to 255, rounded."""
+    """Float pixels of any shape on the scale 0 to 255, rounded; what is beyond is clipped."""
     return pixels.round_().clamp_(0, 255).to(torch.uint8)
 
 
