@@ -102,7 +102,11 @@ def read_descriptions(path: Path) -> dict[str, tuple[str, ...]]:
     for key, value in _rows(path):
         texts = value if isinstance(value, list) else [value]
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise InputError("one text or a list of texts for each class", f"{value!r} for {key} in {path}", "fix it")
+            raise InputError(
+                "one text or a list of texts for each class",
+                f"{value!r} for {key} in {path}",
+                "write it as CLASS: TEXT",
+            )
         found.setdefault(key, []).extend(" ".join(text.split()) for text in texts)
     return {key: tuple(dict.fromkeys(texts)) for key, texts in found.items()}
 

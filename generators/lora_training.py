@@ -128,7 +128,9 @@ def train_adapter(
     """
     if settings.batch_size < world_size():
         raise InputError(
-            f"a batch with an image for each of {world_size()} ranks", str(settings.batch_size), "enlarge it"
+            f"a batch with an image for each of {world_size()} ranks",
+            str(settings.batch_size),
+            "raise it, or use fewer processes",
         )
     device = torch.device(device)
     if settings.layers not in LAYERS:

@@ -95,7 +95,9 @@ def loss_term(spec: LossSpec, counts: FloatArray) -> LossTerm:
     try:
         loss = maker.make(*data, **spec.options)
     except (ValueError, TypeError) as error:
-        raise InputError(f"valid options of the loss {spec.name}", str(error), "change them") from error
+        raise InputError(
+            f"valid options of the loss {spec.name}", str(error), f"its options are {', '.join(valid) or 'none'}"
+        ) from error
     return LossTerm(spec.name, loss, spec.share, maker.takes)
 
 
