@@ -1,4 +1,4 @@
-"""CSV files that a command is told to write: refused before anything is done, where they cannot be written."""
+"""Files that a command is told to write: refused before anything is done, where they cannot be written."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ def check_csv(flag: str, file: Path) -> None:
     """
     if file.suffix.lower() != ".csv" or file.is_dir():
         raise InputError(f"{flag} FILE.csv", str(file), "name a CSV file to write")
+    check_place(flag, file)
+
+
+def check_place(flag: str, file: Path) -> None:
+    """Refuse a file in a place where none can be written.
+
+    Raises:
+        InputError: Such a place.
+    """
     parent = next(folder for folder in file.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(f"a folder to write {file.name} into", str(parent), f"choose another {flag}")

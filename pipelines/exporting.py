@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipelines.config_use import ExportConfig
 from pipelines.console import log
+from pipelines.csv_targets import check_place
 from pipelines.exported_files import FORMATS, Format
 from pipelines.model_files import load_model
 from pipelines.portable_program import Outputs, PortableClassifier, describe, trace
@@ -49,11 +50,12 @@ def export(config: ExportConfig) -> ExportedModel:
     """Write the classifier of a run folder as one file; the file gets its name after it computed what the network does.
 
     Raises:
-        InputError: No run, a name that does not go with the format, or packages that the format needs and that are
-            missing.
+        InputError: No run, a name that does not go with the format, a place where no file can be written, or packages
+            that the format needs and that are missing.
         RunError: A network that the format cannot hold, or a file that computes something else.
     """
     form, file = _format_and_file(config)
+    check_place("--out", file)
     FORMATS[form].check()
     model = load_model(config.run)
     portable = PortableClassifier(model, config.outputs).eval().requires_grad_(False)

@@ -46,9 +46,12 @@ def write_text(path: Path, text: str) -> None:
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A header and rows as CSV; None is empty."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\r\n")  # with "\n" it would not quote a "\r" in a name
+    for row in (columns, *rows):
+        writer.writerow(row)
+        text.seek(text.tell() - 2)
+        text.write("\n")
+        text.truncate()
     return text.getvalue()
 
 

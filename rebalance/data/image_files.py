@@ -32,7 +32,9 @@ def find_images(paths: Sequence[Path]) -> tuple[list[str], tuple[str, ...]]:
         if path.is_dir():
             images = images_below(path, unread)
             if not images:
-                raise InputError("images in every folder", f"none in {path}", "image files end in .jpg, .png, .webp, …")
+                notes = "".join(f"; {note}" for note in unread_notes(unread))
+                fix = "image files end in .jpg, .png, .webp, …; linked folders have to be named themselves"
+                raise InputError("images in every folder", f"none in {path}{notes}", fix)
             found |= dict.fromkeys(images)
         elif not path.exists():
             raise InputError("image files, or folders of them", f"no such path: {path}", "check the path")
@@ -50,9 +52,12 @@ def images_below(folder: Path, unread: Counter[str]) -> list[str]:
     Args:
         folder: Where to look.
         unread: Counts what is not read, by kind; what is hidden is not counted.
+
+    Raises:
+        OSError: A folder that cannot be listed.
     """
     found = []
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         unread["linked folder(s)"] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
         images = [name for name in sorted(files) if is_image(name)]
@@ -64,6 +69,11 @@ def images_below(folder: Path, unread: Counter[str]) -> list[str]:
                 if not is_image(name) and not is_hidden(name)
             )
     return found
+
+
+def _refuse(error: OSError) -> None:
+    """Without this `os.walk` passes by a folder that it cannot list."""
+    raise error
 
 
 def unread_notes(unread: Counter[str]) -> list[str]:

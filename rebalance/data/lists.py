@@ -107,8 +107,9 @@ def list_text(table: ImageTable, folder: Path | None) -> str:
     text = csv_text((ListFormat.path_column, ListFormat.label_column), zip(written, labels, strict=True))
     rows = [(path, label, "") for path, label in zip(written, labels, strict=True)]
     read = _read_csv(Path("list.csv"), text, ListFormat(), splits=False)
-    if read != rows:
-        wrong = next((row for row, other in zip(rows, read, strict=False) if row != other), rows[-1])
+    if read != rows or "\r" in text:  # lists are read with universal line ends
+        pairs = zip(rows, read, strict=False)
+        wrong = next((row for row, other in pairs if row != other or "\r" in row[0] + row[1]), rows[-1])
         raise InputError(
             "names without blanks at their ends or line ends inside", f"{wrong[0]!r} of class {wrong[1]!r}", "rename it"
         )

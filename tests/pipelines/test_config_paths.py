@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from pipelines import (
     DataConfig,
     EvaluateConfig,
@@ -12,6 +14,7 @@ from pipelines import (
     ModelConfig,
     ObjectiveConfig,
     PlaceConfig,
+    PredictConfig,
     ReportConfig,
     RetrainConfig,
     StableDiffusionConfig,
@@ -31,6 +34,12 @@ def test_text_becomes_a_path() -> None:
     assert ModelConfig(weights="a").weights == ObjectiveConfig(teacher="a").teacher  # type: ignore[arg-type]
     assert PlaceConfig(output="a").output == FilterConfig(clip="a").clip == Path("a")  # type: ignore[arg-type]
     assert StableDiffusionConfig(adapter="a").adapter == Path("a")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("one", ["a", Path("a")])
+def test_one_path_will_do_where_several_may_be(one: str | Path) -> None:
+    assert PredictConfig(run=Path("run"), images=one).images == (Path("a"),)  # type: ignore[arg-type]
+    assert ReportConfig(runs=one).runs == (Path("a"),)  # type: ignore[arg-type]
 
 
 def test_what_is_none_stays_so() -> None:

@@ -245,6 +245,12 @@ def test_a_name_that_does_not_go_with_the_format_is_refused_first(
     assert [path.name for path in here.iterdir()] == ["folder.pt2"]
 
 
+def test_a_place_where_no_file_can_be_written_is_refused_before_the_network_is_read(here: Path) -> None:
+    (here / "file").touch()
+    with pytest.raises(InputError, match=r"a folder to write a\.pt2 into; got .*file; choose another --out"):
+        export(ExportConfig(run=here / "nowhere", out=Path("file/a.pt2")))
+
+
 def test_missing_packages_are_named_with_what_installs_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.exported_files.find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(InputError, match=r"got no onnxscript; pip install onnxscript; or take --format pt2"):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cli import main
 from pipelines import DataConfig, ModelConfig, OptimizationConfig, PlaceConfig, TrainConfig, load_model, train
@@ -25,7 +26,9 @@ COMMANDS = re.findall(r"```bash\n(.*?)\n```", PAGE, flags=re.S)
 @pytest.fixture(scope="module")
 def folder(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    shutil.copyfile(next((photos / "test").rglob("*.jpg")), folder / "photo.png")
+    pixels = np.zeros((24, 40, 4), dtype=np.uint8)
+    pixels[6:18, 10:30] = (200, 40, 90, 255)
+    Image.fromarray(pixels).save(folder / "photo.png")  # black where it is transparent
     shutil.copytree(photos / "test", folder / "photos")
     train(
         TrainConfig(

@@ -46,6 +46,13 @@ def test_a_table_is_read_back_as_it_was(tmp_path: Path) -> None:
     assert b"\r" not in (tmp_path / "a.csv").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["a\rb", "a\r\nb", "\r"])
+def test_a_carriage_return_in_a_name_does_not_end_its_row(tmp_path: Path, name: str) -> None:
+    write_csv(tmp_path / "a.csv", ("path", "label"), [[name, "x"], ["b", "y"]])
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [["path", "label"], [name, "x"], ["b", "y"]]
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_write_that_fails_leaves_the_old_file_and_no_temporary_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str

@@ -57,6 +57,26 @@ def test_what_holds_no_images_is_refused(folder: Path, paths: Sequence[str], mes
         find_images([Path(path) for path in paths])
 
 
+def test_a_folder_of_links_alone_is_refused_with_what_was_not_read(folder: Path) -> None:
+    Path("links").mkdir()
+    Path("links/photos").symlink_to(folder.resolve())
+    with pytest.raises(InputError, match=r"none in links; not read: 1 linked folder\(s\); .*named themselves"):
+        find_images([Path("links")])
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_by(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match=r"photos/deep"):
+        find_images([folder])
+
+
 def test_names_that_no_file_in_utf8_can_hold_are_refused(folder: Path) -> None:
     try:
         Path(os.fsdecode(b"photos/\xe9.jpg")).touch()

@@ -38,7 +38,9 @@ def test_the_root_beyond_is_the_folder_of_all_images(tmp_path: Path, disk: Disk)
     assert disk.content(back.train, root) == [("a/1.jpg", "a"), ("b/2.jpg", "b")]
 
 
-@pytest.mark.parametrize(("name", "label"), [("a.jpg", " a"), ("a.jpg", "a\t"), ("a.jpg", "")])
+@pytest.mark.parametrize(
+    ("name", "label"), [("a.jpg", " a"), ("a.jpg", "a\t"), ("a.jpg", ""), ("a.jpg", "a\rb"), ("a\r.jpg", "a")]
+)
 def test_names_that_would_be_read_as_others_are_not_written(name: str, label: str, tmp_path: Path, disk: Disk) -> None:
     disk.fill(tmp_path, name)
     table = ImageTable([str(tmp_path / name)], np.array([0]), (label,))
