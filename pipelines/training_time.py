@@ -19,10 +19,10 @@ from pipelines.preparation import prepare_training
 from rebalance.devices import kept_random_state
 from rebalance.ranks import broadcast
 
-_TIMED = 5
 _SLOW = 2
 """First updates, which choose kernels and fill caches."""
-"""Updates that are timed, after two that build kernels."""
+_TIMED = 5
+"""Updates that are timed after them."""
 
 
 def training_minutes(config: TrainConfig, opened: OpenData, device: torch.device, folder: Path | None = None) -> float:
