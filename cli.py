@@ -45,7 +45,7 @@ options of every command:
   --help               all options of the command
   --version            print the version
 """
-_ALLOCATION = re.compile(r"(you )?tried to allocate [\d.]+ \w+", re.IGNORECASE)
+_ALLOCATION = re.compile(r"((you )?tried|unable) to allocate [\d.]+ \w+", re.IGNORECASE)  # torch's, NumPy's
 _LESS_MEMORY = """take less at a time, in another folder where settings change:
   a training with --grad-accum-steps 2, or a smaller --batch-size or --image-size;
   a synthesis with a smaller --sampling-batch, --generator-batch-size or --generator-size;

@@ -56,8 +56,16 @@ def refuse_foreign(words: Sequence[str], settings: Collection[str]) -> None:
     for word in words:
         flag = word.partition("=")[0]
         hint = FOREIGN.get(flag.replace("_", "-"))
-        if hint and {name.replace("-", "_") for name in re.findall(r"--([\w-]+)", hint)} <= {*settings}:
+        if hint and _needed(hint) <= {*settings}:
             raise InputError("an option of this command", flag, hint)
+
+
+def _needed(hint: str) -> set[str]:
+    """The settings without which a hint does not fit a command."""
+    if hint == _RESUME:
+        return {"resume"}
+    flags = {name.replace("-", "_") for name in re.findall(r"--([\w-]+)", hint)}
+    return flags | ({"data"} if "DATA" in hint else set())
 
 
 def refuse_resume_path(words: Sequence[str], settings: Collection[str]) -> None:

@@ -129,9 +129,8 @@ def _of_trainings(folders: Sequence[Path]) -> ReportData:
                 "report on it alone",
             )
         settings = [_without_seed(stage) for stage in (own, config)]
-        name = names.setdefault(
-            json.dumps(settings, sort_keys=True), _unused(re.sub(r"-seed\d+$", "", folder.name), arms)
-        )
+        title = re.sub(r"-seed-?\d+(?=-|$)", "", folder.name)  # -seed1-crt is a second stage of such a training
+        name = names.setdefault(json.dumps(settings, sort_keys=True), _unused(title, arms))
         arms.setdefault(name, []).append((_seeds(own, config), folder))
         shown[name] = config if own["command"] == "train" else {**own, "first_stage": config}
     synthesis = Path(config["synthetic"]) if config.get("synthetic") else None

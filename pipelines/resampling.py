@@ -44,7 +44,8 @@ class ResampledList:
         used: Images of each class that are in the list at least once.
         most_often: How often the most frequent image of each class is in the list.
         groups: Many, medium or few, by the training images of each class.
-        splits: Images of each split; those beside train are not in the list.
+        splits: Images of each split, with `skip_corrupt` the readable ones of those in lists; those beside train are
+            not in the list.
         held_out: Lists of what this command held out for validation and test, as it is, by split.
         root: Folder to read the lists with, `--root`, where images lie outside the folder of the list.
         notes: What was done to the data before.
@@ -94,6 +95,7 @@ def resample(config: ResampleConfig) -> ResampledList:
     tables = _tables(splits, config)
     train = tables["train"]
     check_counts(train.counts, train.classes)
+    images = {name: len(tables.get(name, table)) for name, table in splits.tables().items()}
     rows = resampled_rows(train.targets, train.classes, config)
     tables["train"] = train.select(rows)
     files = {name: file if name == "train" else file.with_suffix(f".{name}.csv") for name in tables}
@@ -103,6 +105,7 @@ def resample(config: ResampleConfig) -> ResampledList:
     file.parent.mkdir(parents=True, exist_ok=True)
     for name in sorted(files, key=lambda name: name == "train"):
         write_text(files[name], texts[name])
+    _tell_of_earlier(config, file, files)
     often = np.bincount(rows, minlength=len(train))
     members = [often[train.targets == label] for label in range(len(train.classes))]
     return ResampledList(
@@ -113,7 +116,7 @@ def resample(config: ResampleConfig) -> ResampledList:
         used=tuple(int((times > 0).sum()) for times in members),
         most_often=tuple(int(times.max()) for times in members),
         groups=tuple(shot_groups(train.counts, config.data.many, config.data.few)),
-        splits={name: len(table) for name, table in splits.tables().items()},
+        splits=images,
         held_out={name: path for name, path in files.items() if name != "train"},
         root=root,
         notes=splits.notes,
@@ -196,10 +199,21 @@ def _tables(splits: Splits, config: ResampleConfig) -> dict[str, ImageTable]:
     with progress_bar(sum(map(len, tables.values())), "reading images", "images") as bar:
         for name, table in tables.items():
             failures = unreadable_images(table, ReadOptions(config.data.workers, progress=bar.update))
+            if len(failures) == len(table):
+                raise InputError(f"readable {name} images", f"none of {len(table)}", "mend or replace them")
             if failures:
                 log.warning("%d of %d %s images cannot be read and are left out", len(failures), len(table), name)
             readable[name] = table.select(np.setdiff1d(np.arange(len(table)), np.array(list(failures), dtype=np.int64)))
     return readable
+
+
+def _tell_of_earlier(config: ResampleConfig, file: Path, files: dict[str, Path]) -> None:
+    """Warn of lists that an earlier command held out beside `file`: what is in them is trained on now."""
+    ours = {path.resolve() for path in (*files.values(), config.data.val_list, config.data.test_list) if path}
+    for split in ("val", "test"):
+        path = file.with_suffix(f".{split}.csv")
+        if path.exists() and path.resolve() not in ours:
+            log.warning("%s was written before: its images may be in %s now; remove it", path, file)
 
 
 def resample_command(config: ResampleConfig) -> None:

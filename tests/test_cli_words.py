@@ -55,6 +55,7 @@ def test_an_option_in_place_of_the_command_is_told_where_it_goes(capsys: pytest.
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.0 GiB. GPU"), ": Tried to allocate 2.0 GiB\n"),
         (RuntimeError("[enforce fail] can't allocate memory: you tried to allocate 9 bytes."), ": you tried"),
+        (MemoryError("Unable to allocate 7.28 TiB for an array with shape (9,)"), ": Unable to allocate 7.28 TiB\n"),
         (MemoryError(), "\n"),
     ],
 )

@@ -51,6 +51,21 @@ def test_the_numbers_say_what_is_done() -> None:
     torch.testing.assert_close(moved[:, :, :-1, 2:], images[:, :, 1:, :-2], **close)
 
 
+@pytest.mark.parametrize("angle", [0.0, 0.7, math.pi / 2, -2.0])
+@pytest.mark.parametrize("others", [{}, {"upside_down": 1.0, "scale": 0.4, "stretch": -0.3}])
+def test_the_middle_goes_where_the_moves_say_whatever_else_is_done(angle: float, others: dict[str, float]) -> None:
+    dot = torch.zeros((2, 1, 9, 9))
+    dot[:, :, 4, 4] = 1
+    moved = transform(dot, turned(angle) + done(right=2 / 4.5, down=-1 / 4.5, **others))  # two pixels right, one up
+    assert moved[0, 0, 3, 6].item() == pytest.approx(1, abs=1e-5)
+
+
+def test_no_edge_shows_where_an_image_ends() -> None:
+    plain = torch.full((2, 3, 8, 8), -0.4)
+    changed = transform(plain, turned(0.7) + done(scale=-1.0, right=0.5, down=0.3))
+    torch.testing.assert_close(changed, plain)
+
+
 @pytest.mark.parametrize(("scale", "stretch"), [(1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)])
 def test_scale_enlarges_and_stretch_widens(scale: float, stretch: float) -> None:
     size = 32

@@ -65,9 +65,19 @@ def test_resume_is_not_blamed_for_other_mistakes(words: Sequence[str], capsys: p
     assert "without a value" not in "".join(capsys.readouterr())
 
 
-def test_a_command_is_not_told_of_the_flags_of_another(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "flag", "hint"),
+    [
+        (["inspect", "digits", "--learning-rate", "0.1"], "--learning-rate", "use --lr"),
+        (["evaluate", "runs/a", "--ckpt-path", "last"], "--ckpt-path", "runs resume by themselves"),
+        (["report", "runs/a", "--data", "photos"], "--data", "name DATA without a flag"),
+    ],
+)
+def test_a_command_is_not_told_of_what_another_has(
+    words: Sequence[str], flag: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        main(["inspect", "digits", "--learning-rate", "0.1"])
+        main(words)
     shown = "".join(capsys.readouterr())
-    assert "--learning-rate" in shown
-    assert "use --lr" not in shown
+    assert flag in shown
+    assert hint not in shown

@@ -22,9 +22,11 @@ from pipelines import (
     PlaceConfig,
     RebalanceConfig,
     ReportConfig,
+    RetrainConfig,
     TrainConfig,
     rebalance_and_train,
     report,
+    retrain,
     train,
 )
 from pipelines.comparison import estimate
@@ -143,6 +145,25 @@ def test_different_runs_are_arms_of_one_report_with_the_settings_of_each(tmp_pat
         assert f"| {name} |" in markdown
         assert f"<td>{name}</td>" in html
         assert f"method: {method}\n" in html
+
+
+def test_the_name_of_an_arm_of_several_seeds_names_none(tmp_path: Path) -> None:
+    folders = []
+    for seed in (1, 2):
+        place = PlaceConfig(device="cpu", report_to="none", output=tmp_path)
+        first = train(
+            TrainConfig(
+                data=DataConfig(data="digits"),
+                objective=ObjectiveConfig(method="ce"),
+                optimization=OptimizationConfig(updates=3, batch_size=32),
+                seed=seed,
+                place=place,
+            )
+        ).folder
+        folders += [first, retrain(RetrainConfig(run=first, method="logit_adjustment", place=place)).folder]
+    assert [folder.name for folder in folders[:2]] == ["digits-ce-seed1", "digits-ce-seed1-logit_adjustment"]
+    files = report(ReportConfig(runs=tuple(folders), out=tmp_path / "all"))
+    assert set(json.loads(files.json.read_text())["arms"]) == {"digits-ce", "digits-ce-logit_adjustment"}
 
 
 def test_runs_are_paired_by_seed_with_the_first_arm_where_their_images_are_the_same(

@@ -168,6 +168,52 @@ def test_unreadable_images_are_left_out_where_that_is_asked_for(photos: Path, he
     assert "tail/0.jpg" not in (here / "a.csv").read_text()
 
 
+def held_out_broken(photos: Path, here: Path, n: int) -> Path:
+    """Images of which the first `n` that `test_fraction=0.2` holds out cannot be read."""
+    shutil.copytree(photos / "train", here / "flat")
+    held_out = resample(config(here / "flat", here / "a.csv", test_fraction=0.2)).held_out["test"]
+    for number, (path, _) in enumerate(read(held_out)[:n]):
+        file = here / path
+        file.write_bytes(f"{number}".encode().ljust(file.stat().st_size, b"!"))
+    return here / "flat"
+
+
+def test_unreadable_images_count_in_no_split(photos: Path, here: Path) -> None:
+    data = held_out_broken(photos, here, 2)
+    made = resample(config(data, here / "b.csv", test_fraction=0.2, skip_corrupt=True))
+    assert made.splits == {"train": sum(made.counts), "test": len(read(made.held_out["test"]))}
+    assert sum(made.splits.values()) == sum(COUNTS.values()) - 2
+
+
+def test_a_held_out_split_that_cannot_be_read_at_all_is_refused(photos: Path, here: Path) -> None:
+    data = held_out_broken(photos, here, 99)
+    with pytest.raises(InputError, match=r"readable test images; got none of"):
+        resample(config(data, here / "b.csv", test_fraction=0.2, skip_corrupt=True))
+    assert not list(here.glob("b.*"))
+
+
+def test_lists_that_were_held_out_before_are_told_of(
+    photos: Path, here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(photos / "train", here / "flat")
+    for _ in range(2):
+        made = resample(config(here / "flat", here / "a.csv", test_fraction=0.2))
+    assert "written before" not in caplog.text
+    whole = resample(config(here / "flat", here / "a.csv"))
+    assert {path for path, _ in read(made.held_out["test"])} <= {path for path, _ in read(whole.file)}
+    assert f"{made.held_out['test']} was written before: its images may be in {whole.file} now" in caplog.text
+
+
+def test_a_list_that_is_read_is_none_that_was_held_out_before(
+    photos: Path, here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(photos / "train", here / "flat")
+    made = resample(config(here / "flat", here / "a.csv", test_fraction=0.2))
+    made.file.rename(here / "source.csv")
+    resample(config(here / "source.csv", here / "a.csv", test_list=made.held_out["test"]))
+    assert "written before" not in caplog.text
+
+
 # The command
 
 

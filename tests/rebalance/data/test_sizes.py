@@ -29,7 +29,9 @@ def test_smallest_and_largest_go_by_pixels_and_formats_are_counted(tmp_path: Pat
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
-@pytest.mark.parametrize(("orientation", "size"), [(1, (30, 40)), (3, (30, 40)), (6, (40, 30))])
+@pytest.mark.parametrize(
+    ("orientation", "size"), [*((n, (30, 40)) for n in (1, 2, 3, 4)), *((n, (40, 30)) for n in (5, 6, 7, 8))]
+)
 def test_images_are_turned_as_exif_says(tmp_path: Path, suffix: str, orientation: int, size: tuple[int, int]) -> None:
     exif = Image.Exif()
     exif[274] = orientation
