@@ -144,14 +144,14 @@ def plain(value: Any) -> Any:
 
 def leaves(cls: type) -> dict[str, dataclasses.Field[Any]]:
     """The settings of `cls` and of its groups, by name."""
-    groups = _groups(cls)
+    groups = groups_of(cls)
     found: dict[str, dataclasses.Field[Any]] = {}
     for field in dataclasses.fields(cls):
         found |= leaves(groups[field.name]) if field.name in groups else {field.name: field}
     return found
 
 
-def _groups(cls: type) -> dict[str, type]:
+def groups_of(cls: type) -> dict[str, type]:
     """The fields of `cls` that are configs themselves, by name."""
     return {
         name: hint
@@ -162,7 +162,7 @@ def _groups(cls: type) -> dict[str, type]:
 
 def _kinds(cls: type) -> dict[str, Any]:
     """The types of the settings of `cls` and of its groups, by name."""
-    groups = _groups(cls)
+    groups = groups_of(cls)
     kinds: dict[str, Any] = {}
     for name, hint in get_type_hints(cls).items():
         kinds |= _kinds(groups[name]) if name in groups else {name: hint}
@@ -170,7 +170,7 @@ def _kinds(cls: type) -> dict[str, Any]:
 
 
 def _flatten(cls: type, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    groups = _groups(cls)
+    groups = groups_of(cls)
     for name, value in values.items():
         if name in groups and isinstance(value, Mapping | None):
             yield from _flatten(groups[name], value or {})  # a section without a line is None
