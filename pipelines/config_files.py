@@ -14,6 +14,7 @@ import tyro
 import yaml
 from tyro.conf import OmitArgPrefixes
 
+from pipelines.help_texts import groups_of, join_help_lines
 from pipelines.setting_kinds import kind_in_words
 from rebalance.errors import InputError, nearest
 
@@ -151,15 +152,6 @@ def leaves(cls: type) -> dict[str, dataclasses.Field[Any]]:
     return found
 
 
-def groups_of(cls: type) -> dict[str, type]:
-    """The fields of `cls` that are configs themselves, by name."""
-    return {
-        name: hint
-        for name, hint in get_type_hints(cls).items()
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint)
-    }
-
-
 def _kinds(cls: type) -> dict[str, Any]:
     """The types of the settings of `cls` and of its groups, by name."""
     groups = groups_of(cls)
@@ -187,6 +179,7 @@ def _parse(cls: type[C], known: Mapping[str, dataclasses.Field[Any]], settings: 
             continue  # a name without a value
         if name in settings or _is_required(field):
             arguments += _arguments(field, value)
+    join_help_lines(cls)  # tyro reads them once, here or on the command line
     try:
         with redirect_stderr(StringIO()):  # tyro's own words speak of flags
             config = tyro.cli(cls, args=arguments, config=(OmitArgPrefixes,), console_outputs=False)
