@@ -16,6 +16,7 @@ from tyro.conf import OmitArgPrefixes
 from pipelines.config import COMMANDS
 from pipelines.config_files import UNSET, from_dict, leaves, read_config_file, to_yaml, without_added_defaults
 from pipelines.foreign_flags import refuse_foreign, refuse_resume_path
+from pipelines.help_texts import join_help_lines
 from rebalance.errors import InputError, RunError, nearest
 
 _FUNCTIONS = {
@@ -116,6 +117,7 @@ def _run(words: list[str]) -> int:
 def _parse(command: str, words: list[str], file: Path | None) -> Any:
     cls = COMMANDS[command]
     refuse_foreign(words, leaves(cls))
+    join_help_lines(cls)
     default = from_dict(cls, read_config_file(file)) if file is not None else None
     options: dict[str, Any] = {} if default is None else {"default": default}
     try:

@@ -71,7 +71,8 @@ class ClassConditionalPlan:
         text = f"generator: {training.updates} updates of {training.batch_size} images of {size} px"
         usual = settings_for(size)
         share = training.updates * training.batch_size / (usual.updates * usual.batch_size)
-        return text if share > _SHORT else f"{text} ({share:.1%} of the default length: expect blobs, not objects)"
+        short = f"{100 * share:.2g}% of the default length: expect blobs, not objects"
+        return text if share > _SHORT else f"{text} ({short})"
 
     @property
     def megabytes(self) -> float:

@@ -15,6 +15,7 @@ import yaml
 from tyro.conf import OmitArgPrefixes
 
 from pipelines.given_flags import flag_of
+from pipelines.help_texts import groups_of, join_help_lines
 from pipelines.setting_kinds import kind_in_words
 from rebalance.errors import InputError, nearest
 
@@ -145,25 +146,16 @@ def plain(value: Any) -> Any:
 
 def leaves(cls: type) -> dict[str, dataclasses.Field[Any]]:
     """The settings of `cls` and of its groups, by name."""
-    groups = _groups(cls)
+    groups = groups_of(cls)
     found: dict[str, dataclasses.Field[Any]] = {}
     for field in dataclasses.fields(cls):
         found |= leaves(groups[field.name]) if field.name in groups else {field.name: field}
     return found
 
 
-def _groups(cls: type) -> dict[str, type]:
-    """The fields of `cls` that are configs themselves, by name."""
-    return {
-        name: hint
-        for name, hint in get_type_hints(cls).items()
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint)
-    }
-
-
 def _kinds(cls: type) -> dict[str, Any]:
     """The types of the settings of `cls` and of its groups, by name."""
-    groups = _groups(cls)
+    groups = groups_of(cls)
     kinds: dict[str, Any] = {}
     for name, hint in get_type_hints(cls).items():
         kinds |= _kinds(groups[name]) if name in groups else {name: hint}
@@ -171,7 +163,7 @@ def _kinds(cls: type) -> dict[str, Any]:
 
 
 def _flatten(cls: type, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    groups = _groups(cls)
+    groups = groups_of(cls)
     for name, value in values.items():
         if name in groups and isinstance(value, Mapping | None):
             yield from _flatten(groups[name], value or {})  # a section without a line is None
@@ -188,6 +180,7 @@ def _parse(cls: type[C], known: Mapping[str, dataclasses.Field[Any]], settings: 
             continue  # a name without a value
         if name in settings or _is_required(field):
             arguments += _arguments(field, value)
+    join_help_lines(cls)  # tyro reads them once, here or on the command line
     try:
         with redirect_stderr(StringIO()):  # tyro's own words speak of flags
             config = tyro.cli(cls, args=arguments, config=(OmitArgPrefixes,), console_outputs=False)

@@ -38,7 +38,7 @@ def describe(generator: GeneratorConfig, image_size: int = 16) -> str:
     ],
 )
 def test_of_a_tenth_of_the_default_length_blobs_are_to_be_expected(generator: GeneratorConfig, image_size: int) -> None:
-    assert describe(generator, image_size).endswith("px (10.0% of the default length: expect blobs, not objects)")
+    assert describe(generator, image_size).endswith("px (10% of the default length: expect blobs, not objects)")
 
 
 @pytest.mark.parametrize(

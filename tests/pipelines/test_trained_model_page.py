@@ -63,6 +63,22 @@ def test_snippets_run_and_the_exported_file_gives_the_same(
     np.testing.assert_allclose([numbers], names["model"].predict_proba("photo.png"), atol=1e-4)
 
 
+def test_the_exported_file_sees_transparent_photos_as_the_model_does(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    model = load_model("runs/train/photos-balanced_mixup")
+    assert main(["export", "runs/train/photos-balanced_mixup", "--out", "classifier.pt2"]) == 0
+    clear = Image.open("photo.png").convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(clear.size))
+    clear.save("clear.png")
+    names: dict[str, Any] = {}
+    exec(compile(SNIPPETS[2].replace("photo.png", "clear.png"), "trained-model.md", "exec"), names)
+    expected = model.predict_proba("clear.png")
+    assert np.abs(expected - model.predict_proba("photo.png")).max() > 1e-3
+    np.testing.assert_allclose(names["probabilities"].detach().numpy(), expected, atol=1e-4)
+
+
 def test_the_snippet_for_onnx_gives_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
