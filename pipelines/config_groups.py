@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 from pipelines.config_paths import paths_from_text
+from rebalance.cpus import usual_workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +51,8 @@ class DataConfig:
     """Go on without images that cannot be read, and record them."""
     cache_gb: float = 4.0
     """Keep the decoded images in memory up to this size; larger data are decoded by workers as they are needed."""
-    workers: Annotated[int, arg(aliases=["-j"])] = 2
-    """Threads and processes that decode images."""
+    workers: Annotated[int, arg(aliases=["-j"])] = field(default_factory=usual_workers)
+    """Threads and processes that decode images; by default one for each CPU, at most 8."""
     many: int = 100
     """A class with more training images is many-shot, in tables and reports."""
     few: int = 20

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from pipelines.config_paths import paths_from_text
+from rebalance.cpus import usual_workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,8 @@ class EvaluateConfig:
     """Go on without images that cannot be read."""
     batch_size: Annotated[int, arg(aliases=["-b"])] = 256
     """Images at a time."""
-    workers: Annotated[int, arg(aliases=["-j"])] = 2
-    """Threads and processes that decode images."""
+    workers: Annotated[int, arg(aliases=["-j"])] = field(default_factory=usual_workers)
+    """Threads and processes that decode images; by default one for each CPU, at most 8."""
     device: str = "auto"
     """cpu, cuda; auto takes the GPU if there is one."""
     predictions: Path | None = None
@@ -66,8 +67,8 @@ class PredictConfig:
     """Go on without images that cannot be read."""
     batch_size: Annotated[int, arg(aliases=["-b"])] = 256
     """Images at a time."""
-    workers: Annotated[int, arg(aliases=["-j"])] = 2
-    """Processes that decode images; 0 decodes in this one."""
+    workers: Annotated[int, arg(aliases=["-j"])] = field(default_factory=usual_workers)
+    """Processes that decode images, by default one for each CPU, at most 8; 0 decodes in this one."""
     device: str = "auto"
     """cpu, cuda; auto takes the GPU if there is one."""
     json: bool = False

@@ -22,6 +22,7 @@ from pipelines.estimator_inputs import FeatureFormat, Format, path_column, read_
 from pipelines.model_files import TrainedClassifier
 from pipelines.table_training import Trained, train_table
 from rebalance.counts import FloatArray
+from rebalance.cpus import usual_workers
 from rebalance.data.table import ImageTable
 from rebalance.devices import pick_device
 from rebalance.errors import InputError
@@ -68,7 +69,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         opt: "sgd" or "adamw".
         weight_decay: Of the optimiser.
         warm_start: `fit` goes on from the last one's weights, with the same classes and kind of images.
-        workers: Threads and processes that read files.
+        workers: Threads and processes that read files; None takes one for each CPU, at most 8.
         device: "auto", "cpu", "cuda" or "cuda:1".
         verbose: Show the class table and the progress.
         random_state: An int (the command line's --seed), a `RandomState` or None.
@@ -115,7 +116,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         "opt": [StrOptions({"sgd", "adamw"})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "warm_start": ["boolean"],
-        "workers": [Interval(Integral, 0, None, closed="left")],
+        "workers": [Interval(Integral, 0, None, closed="left"), None],
         "device": [str],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
@@ -152,7 +153,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         opt: str = "sgd",
         weight_decay: float = 5e-4,
         warm_start: bool = False,
-        workers: int = 2,
+        workers: int | None = None,
         device: str = "auto",
         verbose: bool = False,
         random_state: Any = None,
@@ -254,7 +255,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
                 data="X",
                 image_size=self.image_size,
                 augment="none" if isinstance(form, FeatureFormat) and self.augment == "auto" else self.augment,
-                workers=self.workers,
+                workers=usual_workers() if self.workers is None else self.workers,
             ),
             model=ModelConfig(model=self.model, weights=None if self.weights is None else Path(self.weights)),
             objective=ObjectiveConfig(

@@ -48,7 +48,7 @@ def test_the_classifier_of_the_gates_counts_where_it_is_trained(
 
     monkeypatch.setattr(synthesis, "training_minutes", minutes)
     settings = tiny_synthesis(tmp_path / "out", max_minutes=60)
-    message = "about 90.0 minutes: 90.0 minutes to train the gates' classifier, .* --features"
+    message = r"about 90\.\d minutes: 90.0 minutes to train the gates' classifier, .* --features"
     with pytest.raises(InputError, match=message):
         synthesize(settings)
     assert not (tmp_path / "out").exists()
