@@ -69,11 +69,12 @@ class ModelConfig:
     """The network."""
 
     model: str = "auto"
-    """Backbone: small_cnn, resnet20, resnet32, resnet56, unet, mobilenet_v2, a torchvision ResNet/ResNeXt such as
-    resnet50 or resnext50_32x4d, or transformers, with --weights. auto: by image size, small_cnn up to 16 px, resnet32
-    up to 64 px, else resnet50."""
+    """Backbone: small_cnn, resnet20, resnet32, resnet56, unet; a ResNet, ResNeXt, ConvNeXt, DenseNet, EfficientNet,
+    MobileNet, RegNet or ShuffleNet of torchvision, such as resnet50, convnext_tiny or efficientnet_b0; or transformers,
+    with --weights. auto: by image size, small_cnn up to 16 px, resnet32 up to 64 px, else resnet50."""
     stem: Literal["auto", "imagenet", "small"] = "auto"
-    """First layers of torchvision networks: 7×7 stride 2 with max-pool, or 3×3 stride 1; auto: small up to 64 px."""
+    """First layers of torchvision networks: as published, or small, without their stride of 4 (of ResNets, 3×3 in place
+    of 7×7 and max-pool); auto: small up to 64 px."""
     weights: Annotated[Path | None, arg(aliases=["--initial-checkpoint"])] = None
     """Local weights file of a torchvision network to start from, or with --model transformers the folder of a vision
     model, such as ViT, DINOv2, CLIP, Swin or ConvNeXt."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from rebalance.backbones.base import Backbone
 from rebalance.backbones.cifar_resnet import CifarResNet
-from rebalance.backbones.mobilenet import MobileNetV2
 from rebalance.backbones.small_cnn import SmallCNN
+from rebalance.backbones.torchvision_convnet import FAMILIES, TorchvisionConvNet
 from rebalance.backbones.torchvision_resnet import TorchvisionResNet
 from rebalance.backbones.transformers_model import TransformersBackbone
 from rebalance.backbones.unet import UNetEncoder
@@ -23,8 +23,7 @@ _SMALL: dict[str, Callable[[], Backbone]] = {
     "resnet56": lambda: CifarResNet(56),
     "unet": UNetEncoder,
 }
-_TORCHVISION = re.compile(r"(wide_)?resne(t|xt)(18|34|50|101|152)(_\w+)?$")
-_EXAMPLES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d")
+_RESNET = re.compile(r"(wide_)?resne(t|xt)(18|34|50|101|152)(_\w+)?$")
 STEMS = ("auto", "imagenet", "small")
 
 
@@ -46,8 +45,8 @@ def build_backbone(
     """A backbone by name.
 
     Args:
-        name: "small_cnn", "resnet20", "resnet32", "resnet56", "unet", "mobilenet_v2", a torchvision ResNet/ResNeXt,
-            "transformers", or "auto", which chooses by `image_size`.
+        name: "small_cnn", "resnet20", "resnet32", "resnet56", "unet", a convolutional network of torchvision, such as
+            "resnet50" or "efficientnet_b0", "transformers", or "auto", which chooses by `image_size`.
         image_size: Height and width of the images, px.
         stem: "auto", "imagenet" or "small"; torchvision networks only.
         weights: Local weights file of a torchvision network; for "transformers" the folder of a model.
@@ -75,29 +74,32 @@ def build_backbone(
         if stem != "auto":
             raise InputError("a torchvision backbone for a stem", repr(name), "leave out --stem")
         backbone = TransformersBackbone(image_size=image_size, weights=weights, **(options or {}))
-    elif name == "mobilenet_v2":
-        backbone = MobileNetV2(image_size=image_size, stem=stem, weights=weights)
-    elif _TORCHVISION.match(name) and _exists(name):
+    elif _RESNET.match(name) and name in _torchvision_names():
         backbone = TorchvisionResNet(name, image_size=image_size, stem=stem, weights=weights)
+    elif name.startswith(FAMILIES) and name in _torchvision_names():
+        backbone = TorchvisionConvNet(name, image_size=image_size, stem=stem, weights=weights)
     else:
-        raise InputError(
-            "a backbone", repr(name), nearest(name, (*_SMALL, "mobilenet_v2", *_EXAMPLES, "transformers", "auto"))
-        )
+        raise InputError("a backbone", repr(name), nearest(name, (*_SMALL, *_built(), "transformers", "auto")))
     backbone.name = name
     return backbone
 
 
-def _exists(name: str) -> bool:
+def _torchvision_names() -> list[str]:
     import torchvision
 
-    return name in torchvision.models.list_models(module=torchvision.models)
+    names: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return names
+
+
+def _built() -> list[str]:
+    return [name for name in _torchvision_names() if _RESNET.match(name) or name.startswith(FAMILIES)]
 
 
 __all__ = [
     "Backbone",
     "CifarResNet",
-    "MobileNetV2",
     "SmallCNN",
+    "TorchvisionConvNet",
     "TorchvisionResNet",
     "TransformersBackbone",
     "UNetEncoder",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -12,6 +13,8 @@ from rebalance.errors import InputError
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of pixels in [0, 1] that torchvision's weights expect, by channel."""
+_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")
+"""torchvision's own files of DenseNet are of a time when modules could be called "norm.1"."""
 
 
 def load_weights(net: nn.Module, path: Path, *, left_out: tuple[str, ...]) -> None:
@@ -35,6 +38,7 @@ def load_weights(net: nn.Module, path: Path, *, left_out: tuple[str, ...]) -> No
     except Exception as error:
         raise InputError("a readable weights file", f"{path}: {error}", "save it as .safetensors") from error
     wanted = net.state_dict()
+    state = {_DENSE_LAYER.sub(r"\1", key): value for key, value in state.items()}
     kept: dict[str, Tensor] = {key: value for key, value in state.items() if not key.startswith(left_out)}
     for key, value in wanted.items():
         if key.startswith(left_out) or (key.endswith("num_batches_tracked") and key not in kept):

@@ -155,7 +155,7 @@ def test_the_decoder_is_not_part_of_the_classifier() -> None:
     assert torch.equal(classifier(images), method.predict(images))
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "unet", "mobilenet_v2", "resnet20", "resnet18"])
+@pytest.mark.parametrize("name", ["small_cnn", "unet", "mobilenet_v2", "shufflenet_v2_x0_5", "resnet20", "resnet18"])
 @pytest.mark.parametrize("skips", [False, True])
 @pytest.mark.parametrize("size", [8, 19])
 def test_any_backbone_and_size_is_decoded(name: str, skips: bool, size: int) -> None:

@@ -1,0 +1,121 @@
+"""torchvision's convolutional networks beside the ResNets, in stages, with smaller strides where images are small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from rebalance.backbones.base import Backbone, fill_stages
+from rebalance.backbones.torchvision_resnet import SMALL_IMAGE
+from rebalance.backbones.weights_file import IMAGENET, load_weights
+
+FAMILIES = ("convnext", "densenet", "efficientnet", "mobilenet", "regnet", "shufflenet")
+"""How torchvision's names of these networks begin. Vision transformers and Swin: see `TransformersBackbone`."""
+_PROBE = 64  # px: every network here can be halved to 2 px from it
+
+
+@final
+class TorchvisionConvNet(Backbone):
+    """A convolutional network of torchvision; a new stage begins where maps become smaller.
+
+    What the network has between the mean over all places and its classifier, such as ConvNeXt's norm or the hidden
+    layer of MobileNetV3, belongs to the features; dropout before the classifier does not.
+
+    Args:
+        name: torchvision's name, such as "efficientnet_b0", "convnext_tiny", "densenet121" or "mobilenet_v2".
+        stem: "imagenet" (as published), "small" (no stride in the first two stages, in ConvNeXt in the first), or
+            "auto" by `image_size`.
+        image_size: Height and width of the images, px.
+        weights: A local weights file (.safetensors, or .pth that loads with `weights_only`) in torchvision's layout.
+            The classifier is left out; both stems have the same weights.
+    """
+
+    def __init__(self, name: str, *, image_size: int = 224, stem: str = "auto", weights: Path | None = None) -> None:
+        super().__init__()
+        import torchvision
+
+        net = torchvision.models.get_model(name, weights=None)
+        classifier, between = _head(net)
+        if weights is not None:
+            load_weights(net, weights, left_out=(f"{classifier}.",))
+            self.normalization = IMAGENET
+        stages, channels = _cut(_layers(net))
+        if stem == "small" or (stem == "auto" and image_size <= SMALL_IMAGE):
+            for stage in stages[: 1 if name.startswith("convnext") else 2]:
+                _keep_size(stage)
+        fill_stages(self, stages, channels)
+        self.between = between
+        self._n_features = int(net.get_submodule(classifier).in_features)
+
+    @property
+    def n_features(self) -> int:
+        """See `Backbone`."""
+        return self._n_features
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """See `Backbone`."""
+        features = super().pool(maps)
+        for layer in self.between:
+            is_norm_of_maps = isinstance(layer, nn.LayerNorm)  # ConvNeXt's is called with maps of one place
+            features = layer(features[:, :, None, None]).flatten(1) if is_norm_of_maps else layer(features)
+        return features
+
+
+def _layers(net: Any) -> list[nn.Module]:
+    """What comes before the mean over all places, in order."""
+    if hasattr(net, "trunk_output"):  # RegNet
+        return [net.stem, *net.trunk_output]
+    if hasattr(net, "stage4"):  # ShuffleNet
+        return [net.conv1, net.maxpool, net.stage2, net.stage3, net.stage4, net.conv5]
+    if isinstance(net.classifier, nn.Linear):  # DenseNet applies the last ReLU in `forward`
+        return [*net.features, nn.ReLU(inplace=True)]
+    return list(net.features)
+
+
+def _head(net: Any) -> tuple[str, nn.ModuleList]:
+    """The name of the classifier, and the layers between mean and classifier."""
+    name = "fc" if hasattr(net, "fc") else "classifier"
+    head = net.get_submodule(name)
+    if isinstance(head, nn.Linear):
+        return name, nn.ModuleList()
+    before = [layer for layer in head[:-1] if not isinstance(layer, nn.Dropout | nn.Flatten)]
+    return f"{name}.{len(head) - 1}", nn.ModuleList(before)
+
+
+def _cut(layers: list[nn.Module]) -> tuple[list[nn.Sequential], list[int]]:
+    """Stages, and the channels after each."""
+    stages: list[list[nn.Module]] = []
+    channels: list[int] = []
+    maps = torch.zeros(1, 3, _PROBE, _PROBE)
+    with torch.no_grad():
+        for layer in layers:
+            before = maps.shape[-1]
+            maps = layer.eval()(maps)
+            layer.train()
+            if not stages or (maps.shape[-1] < before and before < _PROBE):
+                stages.append([])
+                channels.append(0)
+            stages[-1].append(layer)
+            channels[-1] = maps.shape[1]
+    return [nn.Sequential(*stage) for stage in stages], channels
+
+
+def _keep_size(stage: nn.Sequential) -> None:
+    """Take the strides out of a stage, and the maximum that comes with one."""
+    for parent, name, module in list(_children(stage)):
+        if isinstance(module, nn.MaxPool2d):
+            setattr(parent, name, nn.Identity())
+        elif isinstance(module, nn.Conv2d) and module.stride != (1, 1):
+            module.stride = (1, 1)
+            if module.kernel_size == (4, 4):  # ConvNeXt's, without a border
+                setattr(parent, name, nn.Sequential(nn.ZeroPad2d((1, 2, 1, 2)), module))
+
+
+def _children(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    for parent in module.modules():
+        for name, child in parent.named_children():
+            yield parent, name, child
