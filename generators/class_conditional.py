@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from generators.base import Generated, Job, check_finite, group_jobs, to_pixels
+from generators.compiling import compile_in_place
 from generators.source_images import read_source, steps_of
 from generators.told_augmentation import N_NUMBERS, tell
 from rebalance import __version__
@@ -114,6 +115,7 @@ class ClassConditionalGenerator:
         batch_size: Images sampled at a time; every batch is padded to it, since the shape changes the last bits.
         amp: "no" or "bf16".
         output_size: Height and width of the images handed out, by an antialiased resize; by default as they are made.
+        compile: Compile the U-Net at the first batch, which takes a minute or more.
     """
 
     def __init__(
@@ -124,8 +126,11 @@ class ClassConditionalGenerator:
         batch_size: int = 128,
         amp: str = "no",
         output_size: int | None = None,
+        compile: bool = False,
     ) -> None:
         self.unet = unet.eval().requires_grad_(False)
+        if compile:
+            compile_in_place(self.unet)
         self.settings = settings
         self.batch_size = batch_size
         self.amp = amp
@@ -219,8 +224,12 @@ class ClassConditionalGenerator:
         write_tensors(folder / "unet.safetensors", self.unet.state_dict())
 
     @classmethod
-    def load(cls, folder: Path, *, batch_size: int = 128, amp: str = "no", output_size: int | None = None) -> Self:
+    def load(cls, folder: Path, **sampling: Any) -> Self:
         """The model that `save` wrote.
+
+        Args:
+            folder: Where to.
+            sampling: What the class takes beside network and settings.
 
         Raises:
             InputError: Missing or damaged files.
@@ -236,7 +245,7 @@ class ClassConditionalGenerator:
             raise InputError("a whole generator folder", f"{folder}: {error}", "train the generator again") from error
         if noise_schedule != NOISE_SCHEDULE:
             raise InputError("a generator of this version's noise schedule", str(folder), "train the generator again")
-        return cls(unet, settings, batch_size=batch_size, amp=amp, output_size=output_size)
+        return cls(unet, settings, **sampling)
 
 
 def _kind(job: Job) -> tuple[int, float, float]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from generators.class_balancing import class_balancing_loss
 from generators.class_conditional import NOISE_SCHEDULE, NetworkSettings, build_unet
 from generators.class_draws import ClassDraws
+from generators.compiling import compile_in_place
 from generators.told_augmentation import draw_numbers, tell, transform
 from generators.update_loop import UpdateLoop
 from rebalance.averaging import MovingAverage
@@ -44,6 +45,7 @@ class TrainingSettings:
         flip: Mirror half of the images.
         shift: Move images by up to so many pixels.
         amp: "no" or "bf16".
+        compile: Compile the U-Net.
         seed: Everything random is derived from it.
         checkpoint_updates: Updates between two checkpoints.
     """
@@ -59,6 +61,7 @@ class TrainingSettings:
     flip: bool = True
     shift: int = 0
     amp: str = "no"
+    compile: bool = False
     seed: int = 0
     checkpoint_updates: int = 200
 
@@ -105,6 +108,8 @@ def train_class_conditional(
     average = MovingAverage[nn.Module](unet, settings.ema)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=settings.lr)
     modules: dict[str, nn.Module] = {"unet": unet, "average": average}
+    if settings.compile:
+        compile_in_place(unet)
     loop = UpdateLoop(
         optimizer,
         modules,

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from generators.base import NOT_FINITE, UNSAFE, Generated, Job, group_jobs, to_pixels
+from generators.compiling import compile_in_place
 from generators.latent_sampling import Condition, Sampling, draw_noise, make_scheduler, sample_latents
 from generators.lora import load_adapter
 from generators.prompt_embeddings import PromptEmbedder
@@ -96,8 +97,8 @@ class StableDiffusion:
         checked = self.settings.safety_checker and checkpoint.has_safety_checker
         self.safety = SafetyChecker(checkpoint, self.dtype, self.device) if checked else None
         if self.settings.compile:
-            self.unet.compile()
-            self.vae.decoder.compile()
+            compile_in_place(self.unet)
+            compile_in_place(self.vae.decoder)
         parts = [checkpoint.weights_hash, json.dumps(asdict(self.settings), sort_keys=True), self.safety is not None]
         self.fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -95,9 +95,9 @@ class ClassConditionalPlan:
         )
         update = median(after - before for before, after in pairwise(times)) * share / probe
         sampled = self.sampling_batch if on_gpu else probe
-        model = ClassConditionalGenerator(
-            build_unet(self.network).to(self.device), self.network, batch_size=sampled, amp=self.training.amp
-        )
+        unet = build_unet(self.network).to(self.device)
+        how: dict[str, Any] = {"amp": self.training.amp, "compile": self.training.compile}
+        model = ClassConditionalGenerator(unet, self.network, batch_size=sampled, **how)
         jobs = [Job("", "", 0, i, i, {"steps": 2, "guidance": self.guidance}) for i in range(sampled)]
         model.generate(jobs)
         start = self._now()
@@ -139,7 +139,11 @@ class ClassConditionalPlan:
         if is_main():
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         generator = ClassConditionalGenerator.load(
-            folder, batch_size=self.sampling_batch, amp=self.training.amp, output_size=self.output_size
+            folder,
+            batch_size=self.sampling_batch,
+            amp=self.training.amp,
+            output_size=self.output_size,
+            compile=self.training.compile,
         )
         return generator.to(self.device)
 
@@ -151,6 +155,7 @@ class ClassConditionalPlan:
             "batch_size": self.sampling_batch,
             "amp": self.training.amp,
             **({"output_size": self.output_size} if self.output_size is not None else {}),
+            **({"compile": True} if self.training.compile else {}),
         }
         told: dict[str, Any] = {"reserve": amount.reserve, "seed": amount.seed, "settings": settings}
         if not self.strengths:
@@ -178,6 +183,7 @@ def plan_class_conditional(
         augment=generator.generator_augment,
         flip=mirrors(config.data),
         amp=config.amp,
+        compile=generator.compile_generator,
         seed=config.seed,
     )
     if training.batch_size < world_size():

@@ -56,6 +56,9 @@ class GeneratorConfig:
     sampling_batch: int | None = None
     """Images sampled at a time; fixed and padded, since it changes their bytes. By default 128 on a CPU, else 512,
     fewer where few are wanted; with Stable Diffusion the pixels of 2 images of 512 px on a CPU, else of 16."""
+    compile_generator: bool = False
+    """Compile U-Net and decoder, which takes minutes: for long trainings and many images on a GPU. An adapter is
+    trained without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +116,6 @@ class StableDiffusionConfig:
     """Precision of sampling; auto: bfloat16 on CUDA or with --amp bf16, else float32."""
     safety_checker: bool = True
     """Drop images that the checkpoint's safety checker objects to; what it did is in the manifest."""
-    compile_generator: bool = False
-    """Compile U-Net and decoder; pays from some hundred images on."""
 
     def __post_init__(self) -> None:
         paths_from_text(self)

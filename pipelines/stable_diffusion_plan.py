@@ -192,7 +192,7 @@ def plan_stable_diffusion(
         batch_size=generator.sampling_batch,
         dtype="bfloat16" if given.dtype == "auto" and config.amp == "bf16" else given.dtype,
         safety_checker=given.safety_checker,
-        compile=given.compile_generator,
+        compile=generator.compile_generator,
     )
     sampling = Sampling(generator.steps, generator.guidance, given.scheduler)
     strengths = (given.strength or STRENGTHS) if given.mode == "image" else (None,)

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 
-from generators.class_conditional import build_unet
+from generators.class_conditional import ClassConditionalGenerator, build_unet
 from generators.class_conditional_training import TrainingSettings
 from pipelines import (
     DataConfig,
@@ -22,6 +23,8 @@ from pipelines import (
     synthesize,
 )
 from pipelines.class_conditional_plan import plan_class_conditional
+from pipelines.generator_plan import Amount
+from rebalance.data.table import ImageTable
 
 
 def describe(generator: GeneratorConfig, image_size: int = 16) -> str:
@@ -92,6 +95,17 @@ def test_the_network_is_told_of_augmentation_where_there_is_some(augment: float)
     settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=GeneratorConfig(generator_augment=augment))
     plan = plan_class_conditional(settings, ("0", "1"), 16, 1000, torch.device("cpu"))
     assert (plan.training.augment, plan.network.told) == (augment, augment > 0)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_images_of_a_compiled_network_are_other_jobs(compiled: bool) -> None:
+    settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=GeneratorConfig(compile_generator=compiled))
+    plan = plan_class_conditional(settings, ("0", "1"), 16, 100, torch.device("cpu"))
+    assert plan.training.compile == compiled
+    generator = ClassConditionalGenerator(build_unet(plan.network), plan.network)
+    table = ImageTable(np.zeros((3, 16, 16, 3), dtype=np.uint8), np.array([0, 0, 1]), ("0", "1"))
+    (job,), _ = plan.jobs(generator, table, Amount(np.array([1, 1]), 1.0, 0))
+    assert job.settings.get("compile", False) == compiled
 
 
 def test_an_image_that_begins_from_another_takes_as_much_less_time(monkeypatch: pytest.MonkeyPatch) -> None:
