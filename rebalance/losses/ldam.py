@@ -12,7 +12,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_batch, check_not_negative, check_scale
+from rebalance.losses._checks import check_batch, check_counts_fit, check_not_negative, check_scale
 from rebalance.losses._cosines import tell_of_logits
 from rebalance.losses._counts import PerClass, optional_per_class, positive_counts
 from rebalance.losses._precision import full_precision
@@ -122,6 +122,7 @@ class LDAMLoss(nn.Module):
 
     def forward(self, cosines: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
         """Loss of cosines (B, C) in [-1, 1] and class ids (B,)."""
+        check_counts_fit(cosines, self.margins)
         return ldam_loss(
             cosines,
             targets,
