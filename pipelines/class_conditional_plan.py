@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -104,10 +103,9 @@ class ClassConditionalPlan:
         model.generate(jobs)
         steps = mean(steps_of(self.steps, strength) for strength in self.strengths or (1.0,))
         image = (self._now() - start) / 2 / sampled * steps
-        kinds = max(1, len(self.strengths))  # of batches, each of which is padded
-        n_batches = kinds * math.ceil(n_images / kinds / self.sampling_batch)
-        padded = math.ceil(n_batches / world_size()) * self.sampling_batch
-        return update * self.training.updates / 60, image * padded / 60
+        kinds = _n_kinds(self.strengths)
+        n_batches = kinds * -(-n_images // (world_size() * kinds * self.sampling_batch))  # of each rank, padded
+        return update * self.training.updates / 60, image * n_batches * self.sampling_batch / 60
 
     def _now(self) -> float:
         """Seconds, once what was asked of the device is done."""
@@ -204,14 +202,20 @@ def plan_class_conditional(
         steps=generator.steps,
         guidance=generator.guidance,
         strengths=generator.head_to_tail,
-        sampling_batch=generator.sampling_batch or min(_sampling_batch(n_images), 128 if device.type == "cpu" else 512),
+        sampling_batch=generator.sampling_batch
+        or min(_sampling_batch(-(-n_images // _n_kinds(generator.head_to_tail))), 128 if device.type == "cpu" else 512),
         output_size=config.files.output_size,
         device=device,
     )
 
 
+def _n_kinds(strengths: tuple[float, ...]) -> int:
+    """Kinds of images that are sampled in batches of their own."""
+    return max(1, len(set(strengths)))
+
+
 def _sampling_batch(n_images: int) -> int:
-    """A batch that few images fill: the next power of 2, at least 8."""
+    """A batch that few images of one kind fill: the next power of 2, at least 8."""
     return max(8, 1 << (max(n_images, 1) - 1).bit_length())
 
 

@@ -39,7 +39,8 @@ def class_weights(
     Args:
         counts: Training images of each class, shape (C,).
         rule: One of `RULES`.
-        strength: Exponent of the rule: 0 gives equal weights, 1 the full rule.
+        strength: Exponent of the rule: 0 gives equal weights, 1 the full rule. Samplers call it `exponent`, the command
+            line `--sampler-strength` and `--loss-strength`.
         cb_beta: β of the effective number; 0.9999 in the papers' recipes, "auto" = 1 - 1 / n_max.
         normalization: "classes": the C weights sum to C (the papers' text and code). "samples": the mean weight
             over the training images is 1 (scikit-learn's "balanced"). "max": the largest weight is 1, which with

@@ -38,6 +38,24 @@ def check_batch(logits: Tensor, targets: Tensor, **per_class: Tensor | None) -> 
             )
 
 
+def check_counts_fit(logits: Tensor, of_counts: Tensor, ndims: tuple[int, ...] = (2,)) -> None:
+    """Refuses logits with another number of columns than the counts that a module was made from.
+
+    Args:
+        logits: (B, C); those of other dimensions are left to `check_batch`.
+        of_counts: What the module made of its counts, (C,).
+        ndims: Dimensions that logits may have, the last being C.
+
+    Raises:
+        ValueError: With both numbers of classes.
+    """
+    if logits.ndim in ndims and logits.shape[-1] != len(of_counts):
+        raise ValueError(
+            f"expected logits with {len(of_counts)} columns, one for each of the counts; got {tuple(logits.shape)}; "
+            "pass the counts of every class, and let the head have as many outputs"
+        )
+
+
 def check_gamma(gamma: float) -> None:
     """Refuses an exponent of a focal modulator that is negative or not finite."""
     if not 0 <= gamma < math.inf:

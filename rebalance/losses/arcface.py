@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rebalance.losses._checks import check_batch, check_scale
+from rebalance.losses._cosines import tell_of_logits
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction
@@ -38,7 +39,7 @@ def arcface_logits(
     pytorch-metric-learning's is NaN there before torch 2.15.
 
     Args:
-        cosines: (B, C), of a cosine head without a scale.
+        cosines: (B, C), in [-1, 1], of a cosine head without a scale: that is inside the loss.
         targets: Class ids, (B,).
         margin_rad: m in radians, [0, π]; `math.radians(28.6)` for pytorch-metric-learning's 28.6 degrees.
         scale: s; 64 is harsh for few classes, where (C - 1) / C · log((C - 1) P / (1 - P)) suffices for a
@@ -49,6 +50,7 @@ def arcface_logits(
     _check_margin(margin_rad)
     check_scale(scale)
     check_batch(cosines, targets)
+    tell_of_logits(cosines)
     cos_m, sin_m = math.cos(margin_rad), math.sin(margin_rad)
     label = targets[:, None]
     with full_precision(cosines) as z:
@@ -75,7 +77,7 @@ def arcface_loss(
     """ArcFace loss, the cross entropy of `arcface_logits`; see there for its options.
 
     Args:
-        cosines: (B, C), of a cosine head without a scale.
+        cosines: (B, C), in [-1, 1], of a cosine head without a scale: that is inside the loss.
         targets: Class ids, (B,).
         margin_rad: m in radians.
         scale: s.
@@ -94,7 +96,7 @@ def _check_margin(margin_rad: float) -> None:
 
 @final
 class ArcFaceLoss(nn.Module):
-    """`arcface_loss` with its options.
+    """`arcface_loss` with its options; it takes cosines in [-1, 1] of a cosine head, not the logits of a linear one.
 
     Args:
         margin_rad: m in radians.
@@ -122,7 +124,7 @@ class ArcFaceLoss(nn.Module):
         self.register_buffer("weight", optional_per_class(weight, "weight"), persistent=False)
 
     def forward(self, cosines: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-        """Loss of cosines (B, C) and class ids (B,)."""
+        """Loss of cosines (B, C) in [-1, 1] and class ids (B,)."""
         return arcface_loss(
             cosines,
             targets,

@@ -14,7 +14,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_batch
+from rebalance.losses._checks import check_batch, check_counts_fit
 from rebalance.losses._counts import PerClass, class_prior, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction
@@ -74,4 +74,5 @@ class BalancedSoftmaxLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
         """Loss of logits (B, C) and class ids (B,)."""
+        check_counts_fit(logits, self.log_prior)
         return balanced_softmax_loss(logits, targets, self.log_prior, weight=self.weight, reduction=reduction)

@@ -18,7 +18,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_gamma
+from rebalance.losses._checks import check_counts_fit, check_gamma
 from rebalance.losses._counts import PerClass, positive_counts
 from rebalance.losses._reduction import Reduction
 from rebalance.losses.cross_entropy import cross_entropy_loss
@@ -79,6 +79,7 @@ class ClassBalancedSoftmaxLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
         """Loss of logits (B, C) and class ids (B,)."""
+        check_counts_fit(logits, self.weight)
         return cross_entropy_loss(logits, targets, weight=self.weight, reduction=reduction)
 
 
@@ -99,6 +100,7 @@ class ClassBalancedSigmoidLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
         """Loss of logits (B, C) and class ids (B,)."""
+        check_counts_fit(logits, self.weight)
         return sigmoid_cross_entropy_loss(logits, targets, weight=self.weight, reduction=reduction)
 
 
@@ -122,4 +124,5 @@ class ClassBalancedFocalLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
         """Loss of logits (B, C) and class ids (B,)."""
+        check_counts_fit(logits, self.weight)
         return focal_sigmoid_loss(logits, targets, gamma=self.gamma, weight=self.weight, reduction=reduction)

@@ -26,7 +26,7 @@ def cosface_logits(cosines: Tensor, targets: Tensor, *, margin: float = 0.35, sc
     """Logits s c', (B, C), whose cross entropy is the CosFace loss.
 
     Args:
-        cosines: (B, C), of a cosine head without a scale.
+        cosines: (B, C), in [-1, 1], of a cosine head without a scale: that is inside the loss.
         targets: Class ids, (B,).
         margin: m, in units of cosine.
         scale: s.
@@ -49,7 +49,7 @@ def cosface_loss(
     """CosFace loss, the cross entropy of `cosface_logits`.
 
     Args:
-        cosines: (B, C), of a cosine head without a scale.
+        cosines: (B, C), in [-1, 1], of a cosine head without a scale: that is inside the loss.
         targets: Class ids, (B,).
         margin: m, in units of cosine.
         scale: s.
@@ -66,7 +66,7 @@ def _check_margin(margin: float) -> None:
 
 @final
 class CosFaceLoss(nn.Module):
-    """`cosface_loss` with its options.
+    """`cosface_loss` with its options; it takes cosines in [-1, 1] of a cosine head, not the logits of a linear one.
 
     Args:
         margin: m, in units of cosine.
@@ -85,7 +85,7 @@ class CosFaceLoss(nn.Module):
         self.register_buffer("weight", optional_per_class(weight, "weight"), persistent=False)
 
     def forward(self, cosines: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-        """Loss of cosines (B, C) and class ids (B,)."""
+        """Loss of cosines (B, C) in [-1, 1] and class ids (B,)."""
         return cosface_loss(
             cosines, targets, margin=self.margin, scale=self.scale, weight=self.weight, reduction=reduction
         )

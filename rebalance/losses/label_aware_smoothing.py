@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_batch
+from rebalance.losses._checks import check_batch, check_counts_fit
 from rebalance.losses._counts import PerClass, optional_per_class, positive_counts
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, weigh_and_reduce
@@ -143,6 +143,7 @@ class LabelAwareSmoothingLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
         """Loss of logits (B, C) and class ids (B,)."""
+        check_counts_fit(logits, self.smoothing)
         return label_aware_smoothing_loss(
             logits,
             targets,

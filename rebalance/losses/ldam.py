@@ -12,7 +12,8 @@ from typing import final
 
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_batch, check_not_negative, check_scale
+from rebalance.losses._checks import check_batch, check_counts_fit, check_not_negative, check_scale
+from rebalance.losses._cosines import tell_of_logits
 from rebalance.losses._counts import PerClass, optional_per_class, positive_counts
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction
@@ -44,7 +45,7 @@ def ldam_logits(
     """Logits s z', (B, C), whose cross entropy is the LDAM loss.
 
     Args:
-        cosines: (B, C), of a cosine head without a scale of its own; for `prescaled`, s times that.
+        cosines: (B, C), in [-1, 1], of a cosine head without a scale of its own; for `prescaled`, s times that.
         targets: Class ids, (B,).
         margins: m_c, (C,), see `ldam_margins`.
         scale: s, which cosines in [-1, 1] need for a softmax that is not flat. Probabilities at test time are
@@ -53,6 +54,8 @@ def ldam_logits(
     """
     check_scale(scale)
     check_batch(cosines, targets, margins=margins)
+    if not prescaled:
+        tell_of_logits(cosines)
     with full_precision(cosines) as z:
         margin = scale * margins.to(z.dtype)[targets]  # (B,)
         return (z if prescaled else scale * z).scatter_add(1, targets[:, None], -margin[:, None])
@@ -71,7 +74,7 @@ def ldam_loss(
     """LDAM loss, the cross entropy of `ldam_logits`; see there for its options.
 
     Args:
-        cosines: (B, C), of a cosine head without a scale of its own; for `prescaled`, s times that.
+        cosines: (B, C), in [-1, 1], of a cosine head without a scale of its own; for `prescaled`, s times that.
         targets: Class ids, (B,).
         margins: m_c, (C,), see `ldam_margins`.
         scale: s.
@@ -86,6 +89,9 @@ def ldam_loss(
 @final
 class LDAMLoss(nn.Module):
     """`ldam_loss` with the margins of its counts in a buffer.
+
+    It takes cosines in [-1, 1], as `rebalance.heads.CosineHead` gives them, and multiplies them by s itself. With the
+    logits of a linear head margins mean nothing; on a CPU such scores are warned of, once.
 
     Args:
         counts: Training images of each class, (C,).
@@ -115,7 +121,8 @@ class LDAMLoss(nn.Module):
         self.register_buffer("weight", optional_per_class(weight, "weight"), persistent=False)
 
     def forward(self, cosines: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-        """Loss of cosines (B, C) and class ids (B,)."""
+        """Loss of cosines (B, C) in [-1, 1] and class ids (B,)."""
+        check_counts_fit(cosines, self.margins)
         return ldam_loss(
             cosines,
             targets,

@@ -16,7 +16,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_batch, check_not_negative
+from rebalance.losses._checks import check_batch, check_counts_fit, check_not_negative
 from rebalance.losses._counts import PerClass, class_prior, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction
@@ -114,4 +114,5 @@ class LogitAdjustmentLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
         """Loss of logits (B, C) and class ids (B,)."""
+        check_counts_fit(logits, self.adjustments)
         return logit_adjustment_loss(logits, targets, self.adjustments, weight=self.weight, reduction=reduction)

@@ -21,7 +21,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_share, check_targets
+from rebalance.losses._checks import check_counts_fit, check_share, check_targets
 from rebalance.losses._counts import PerClass
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, reduce_losses
@@ -210,6 +210,8 @@ class PaCoLoss(nn.Module):
         reduction: Reduction = "mean",
     ) -> Tensor:
         """Loss of logits (B, C) or (B, V, C), views (B, V, D), class ids (B,) and a queue (Q, D) with its ids (Q,)."""
+        if self.log_prior is not None:
+            check_counts_fit(logits, self.log_prior, ndims=(2, 3))
         return paco_loss(
             logits,
             views,

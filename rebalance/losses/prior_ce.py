@@ -12,6 +12,7 @@ from typing import final
 
 from torch import Tensor, nn
 
+from rebalance.losses._checks import check_counts_fit
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._reduction import Reduction
 from rebalance.losses.logit_adjustment import logit_adjustment_loss, logit_adjustments
@@ -37,4 +38,5 @@ class PriorCELoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
         """Loss of logits (B, C) and class ids (B,)."""
+        check_counts_fit(logits, self.adjustments)
         return logit_adjustment_loss(logits, targets, self.adjustments, weight=self.weight, reduction=reduction)

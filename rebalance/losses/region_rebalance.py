@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rebalance.losses._checks import check_batch, check_share
+from rebalance.losses._checks import check_batch, check_counts_fit, check_share
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, reduce_losses, weigh_and_reduce
@@ -107,6 +107,7 @@ class RegionRebalanceLoss(nn.Module):
         self, logits: Tensor, targets: Tensor, present: Tensor | None = None, *, reduction: Reduction = "mean"
     ) -> Tensor:
         """Loss of region logits (R, C), their classes (R,), and which of the rows count, (R,) bool."""
+        check_counts_fit(logits, self.adjustments)
         return region_rebalance_loss(
             logits,
             targets,

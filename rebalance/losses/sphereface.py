@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from rebalance.losses._checks import check_batch, check_not_negative, check_scale
+from rebalance.losses._cosines import tell_of_logits
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction
@@ -59,7 +60,7 @@ def sphereface_logits(
     """Logits s |x| c', (B, C), whose cross entropy is the SphereFace loss.
 
     Args:
-        cosines: (B, C), of a cosine head without a scale.
+        cosines: (B, C), in [-1, 1], of a cosine head without a scale: that is inside the loss.
         targets: Class ids, (B,).
         norms: |x|, the lengths of the features before the head normalised them, (B,).
         margin: m >= 1, an integer; 1 is the modified softmax without a margin.
@@ -79,6 +80,7 @@ def sphereface_logits(
             f"expected norms of shape {tuple(targets.shape)}, one for each row; got {tuple(norms.shape)}; "
             "pass features.norm(dim=1)"
         )
+    tell_of_logits(cosines)
     label = targets[:, None]
     with full_precision(cosines) as z:
         cos = z.gather(1, label)  # (B, 1)
@@ -100,7 +102,7 @@ def sphereface_loss(
     """SphereFace loss, the cross entropy of `sphereface_logits`; see there for its options.
 
     Args:
-        cosines: (B, C), of a cosine head without a scale.
+        cosines: (B, C), in [-1, 1], of a cosine head without a scale: that is inside the loss.
         targets: Class ids, (B,).
         norms: |x|, the lengths of the features before the head normalised them, (B,).
         margin: m >= 1, an integer.
@@ -134,7 +136,7 @@ def _psi(cos: Tensor, margin: int) -> Tensor:
 
 @final
 class SphereFaceLoss(nn.Module):
-    """`sphereface_loss` with its annealing.
+    """`sphereface_loss` with its annealing; it takes cosines in [-1, 1] of a cosine head, not logits of a linear one.
 
     The number of iterations is a buffer that is saved: a resumed run goes on where it was. Every forward pass in
     training mode counts as one, so accumulation steps count too, as in Caffe.
@@ -181,7 +183,7 @@ class SphereFaceLoss(nn.Module):
         self.register_buffer("weight", optional_per_class(weight, "weight"), persistent=False)
 
     def forward(self, cosines: Tensor, targets: Tensor, norms: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-        """Loss of cosines (B, C), class ids (B,) and feature lengths (B,)."""
+        """Loss of cosines (B, C) in [-1, 1], class ids (B,) and feature lengths (B,)."""
         annealing: float | Tensor = 0.0
         if self.annealed:
             if self.training:

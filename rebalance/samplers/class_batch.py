@@ -88,6 +88,13 @@ class ClassBatchSampler(BatchSampler):
             rows = rows[max(first - begin, 0) : self.num_batches - begin]
             yield from rows.transpose(0, 2, 1).reshape(-1, self.batch_size)  # (batches, K · P)
 
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.members.rows.size} rows of {len(self.classes)} classes, "
+            f"classes_per_batch={self.classes_per_batch}, samples_per_class={self.samples_per_class}, "
+            f"num_batches={self.num_batches}, seed={self.seed})"
+        )
+
     def __len__(self) -> int:
         return self.num_batches
 

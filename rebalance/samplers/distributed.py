@@ -126,6 +126,10 @@ class DistributedEpochSampler(Sampler[Any]):
             else:
                 yield part
 
+    def __repr__(self) -> str:
+        batches = "" if self.batch_size is None else f", batch_size={self.batch_size}"
+        return f"{type(self).__name__}({self.sampler!r}, num_replicas={self.num_replicas}, rank={self.rank}{batches})"
+
     def __len__(self) -> int:
         """Rows or batches of a whole epoch on this rank, also when resumed in the middle of one."""
         if isinstance(self.sampler, BatchSampler):

@@ -32,17 +32,20 @@ class EpochSampler(SeededSampler[int]):
     Args:
         labels: Labels or a data set: whatever `find_labels` takes.
         rule: "none", "inverse", "sqrt-inverse", "effective-number" or "custom".
-        exponent: Strength of the rule: 0 draws plainly, 1 fully by the rule ("inverse": every class alike).
-        schedule: When the rule acts: "none" (always), "deferred:0.8" (from the epoch that begins nearest to there),
-            "progressive", or a `Schedule`.
+        exponent: Strength of the rule: 0 draws plainly, 1 fully by the rule ("inverse": every class alike). It is the
+            `strength` of `class_weights` and the `--sampler-strength` of the command line.
+        schedule: When the rule acts: "none" (always), "deferred:0.8" (from the epoch that begins nearest to there;
+            "deferred" alone is the same), "progressive", or a `Schedule`.
         epochs: Length of training, which a schedule measures progress by; a fraction where it ends inside an epoch.
         num_samples: Draws of an epoch; by default as many as there are labels.
         seed: Seed of every epoch's order.
         cb_beta: β of the effective number.
-        custom: Weight by class name, for rule "custom"; by number where no class has it as its name.
+        custom: Weight of each image of a class by the class's name, for rule "custom"; by number where no class has it
+            as its name. The class as a whole is drawn in proportion to n_c · custom_c^exponent.
         classes: Class names, by default the strings among the labels, the data set's own (`classes`), or "0", "1", …
 
     Attributes:
+        rule, exponent, schedule, epochs: As given; the schedule as a `Schedule`.
         classes: Class names, shape (C,).
         counts: Rows of each class, shape (C,).
 
@@ -53,6 +56,8 @@ class EpochSampler(SeededSampler[int]):
         >>> sampler = EpochSampler(["cat"] * 6 + ["owl"] * 2, rule="inverse")
         >>> sampler.expected_counts()
         array([4., 4.])
+        >>> sampler
+        EpochSampler(8 rows of 2 classes, rule='inverse', exponent=1, schedule='none', num_samples=8, seed=0)
         >>> sorted(EpochSampler([0, 0, 1]))
         [0, 1, 2]
     """
@@ -88,6 +93,7 @@ class EpochSampler(SeededSampler[int]):
             )
         if rule == "none" and (self.schedule.kind != "none" or exponent != 1 or custom):
             log.warning("EpochSampler: schedule, exponent and custom change nothing without a rule, such as 'inverse'")
+        self.rule, self.exponent = rule, exponent
         self.members = Members.of(ids, len(self.classes))
         self._rule_shares = self._shares_by_rule(rule, exponent, cb_beta, custom)
 
@@ -123,6 +129,14 @@ class EpochSampler(SeededSampler[int]):
     def chunks(self) -> Iterator[IntArray]:
         """The rows of the epoch that are not consumed yet, in int64 arrays of 2^17 or 2^18."""
         return self.draws(self.epoch).chunks(self._consumed)
+
+    def __repr__(self) -> str:
+        length = "" if self.epochs is None else f"epochs={self.epochs:g}, "
+        return (
+            f"{type(self).__name__}({self.members.rows.size} rows of {len(self.classes)} classes, rule={self.rule!r}, "
+            f"exponent={self.exponent:g}, schedule={str(self.schedule)!r}, {length}"
+            f"num_samples={self.num_samples}, seed={self.seed})"
+        )
 
     def __iter__(self) -> Iterator[int]:
         self.begin()

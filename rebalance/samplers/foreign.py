@@ -81,6 +81,9 @@ class ForeignSampler(SeededSampler[int]):
         self.begin()
         yield from self._order()[self._consumed :].tolist()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._name}, num_samples={self.num_samples}, seed={self.seed})"
+
     def __len__(self) -> int:
         return self.num_samples
 

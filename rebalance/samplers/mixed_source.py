@@ -84,6 +84,12 @@ class MixedSourceSampler(BatchSampler):
             yield np.concatenate([real.take(n), offset + synthetic.take(end - done - n)])
             done = end
 
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.real!r}, {self.synthetic!r}, batch_size={self.batch_size}, "
+            f"real_share={self.real_share:g}, num_samples={self.num_samples})"
+        )
+
     def __len__(self) -> int:
         return math.ceil(self.num_samples / self.batch_size)
 

@@ -104,20 +104,50 @@ def test_images_of_a_compiled_network_are_other_jobs(compiled: bool) -> None:
     assert plan.training.compile == compiled
     generator = ClassConditionalGenerator(build_unet(plan.network), plan.network)
     table = ImageTable(np.zeros((3, 16, 16, 3), dtype=np.uint8), np.array([0, 0, 1]), ("0", "1"))
-    (job,), _ = plan.jobs(generator, table, Amount(np.array([1, 1]), 1.0, 0))
+    (job,), _ = plan.jobs(generator, table, Amount(np.array([1, 1]), 0.0, 0))
     assert job.settings.get("compile", False) == compiled
 
 
-def test_an_image_that_begins_from_another_takes_as_much_less_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock by which whatever is timed takes a second."""
     ticks = itertools.count()
     monkeypatch.setattr(class_conditional_plan.ClassConditionalPlan, "_now", lambda _: next(ticks))
-    minutes = []
-    for strengths in ((), (0.5, 1.0)):
-        generator = GeneratorConfig(generator_channels=(8, 16), generator_batch_size=2, head_to_tail=strengths)
-        settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=generator)
-        plan = plan_class_conditional(settings, ("0", "1"), 16, 1000, torch.device("cpu"))
-        minutes.append(plan.estimate_minutes(2 * 128)[1])
-    assert minutes[1] == pytest.approx(0.75 * minutes[0])
+
+
+def sampling_minutes(strengths: tuple[float, ...], *numbers: int) -> list[float]:
+    """Estimated minutes of sampling so many images, in batches of 128."""
+    generator = GeneratorConfig(generator_channels=(8, 16), generator_batch_size=2, head_to_tail=strengths)
+    settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=generator)
+    plan = plan_class_conditional(settings, ("0", "1"), 16, 1000, torch.device("cpu"))
+    assert plan.sampling_batch == 128
+    return [plan.estimate_minutes(n)[1] for n in numbers]
+
+
+@pytest.mark.usefixtures("ticking")
+def test_an_image_that_begins_from_another_takes_as_much_less_time() -> None:
+    (whole,), (borrowed,) = (sampling_minutes(strengths, 2 * 128) for strengths in ((), (0.5, 1.0)))
+    assert borrowed == pytest.approx(0.75 * whole)
+
+
+@pytest.mark.usefixtures("ticking")
+def test_each_strength_takes_a_padded_batch_of_its_own() -> None:
+    (one,) = sampling_minutes((), 2)
+    few, full, more = sampling_minutes((0.5, 1.0), 2, 2 * 128, 2 * 128 + 1)
+    assert (few, full, more) == pytest.approx((1.5 * one, 1.5 * one, 3 * one))
+
+
+@pytest.mark.usefixtures("ticking")
+@pytest.mark.parametrize("strengths", [(), (0.5, 1.0)])
+def test_ranks_share_the_images_and_each_pads_its_own_batches(
+    strengths: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(class_conditional_plan, "world_size", lambda: 2)
+    (one,) = sampling_minutes((), 2)
+    n = 2 * max(1, len(strengths)) * 128
+    few, full, more = sampling_minutes(strengths, 2, n, n + 1)
+    batches = 1.5 if strengths else 1.0
+    assert (few, full, more) == pytest.approx((batches * one, batches * one, 2 * batches * one))
 
 
 @pytest.mark.parametrize(("wanted", "batch"), [(1, 8), (8, 8), (9, 16), (100, 128), (5000, 128)])
@@ -127,13 +157,17 @@ def test_few_images_are_no_large_batch(wanted: int, batch: int) -> None:
     assert plan.sampling_batch == batch
 
 
-def test_a_padded_batch_takes_as_long_as_a_full_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = itertools.count()
-    monkeypatch.setattr(class_conditional_plan.ClassConditionalPlan, "_now", lambda _: next(ticks))
-    generator = GeneratorConfig(generator_channels=(8, 16), generator_batch_size=2)
+@pytest.mark.parametrize(("wanted", "batch"), [(32, 8), (33, 16), (512, 128), (5000, 128)])
+def test_few_images_of_each_strength_are_no_large_batch(wanted: int, batch: int) -> None:
+    generator = GeneratorConfig(head_to_tail=(0.5, 0.6, 0.7, 0.8))
     settings = SynthesizeConfig(data=DataConfig(data="digits"), generator=generator)
-    plan = plan_class_conditional(settings, ("0", "1"), 16, 1000, torch.device("cpu"))
-    one, full, more = (plan.estimate_minutes(n)[1] for n in (1, 128, 129))
+    plan = plan_class_conditional(settings, ("0", "1"), 16, wanted, torch.device("cpu"))
+    assert plan.sampling_batch == batch
+
+
+@pytest.mark.usefixtures("ticking")
+def test_a_padded_batch_takes_as_long_as_a_full_one() -> None:
+    one, full, more = sampling_minutes((), 1, 128, 129)
     assert (one, more) == pytest.approx((full, 2 * full))
 
 

@@ -152,6 +152,21 @@ print(extra["description.json"])
     assert about["made_by"].startswith("longtail-rebalance 0.")
 
 
+def test_images_of_another_size_are_refused_in_the_words_of_the_page(folder: Path, tmp_path: Path) -> None:
+    page = " ".join((Path(__file__).parents[2] / "docs" / "trained-model.md").read_text().split())
+    pixels = np.zeros((1, 9, 9, 3), dtype=np.uint8)
+    with pytest.raises(AssertionError, match="Guard failed"):
+        probabilities(export(ExportConfig(run=folder)).file, pixels)
+    assert '"Guard failed"' in page
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package)
+    runtime = pytest.importorskip("onnxruntime")
+    made = export(ExportConfig(run=folder, out=tmp_path / "classifier.onnx", format="onnx"))
+    with pytest.raises(Exception, match="invalid dimensions"):
+        runtime.InferenceSession(made.file).run(None, {"images": of_images(pixels).numpy()})
+    assert '"invalid dimensions"' in page
+
+
 def test_the_file_does_not_name_folders_of_the_machine_that_wrote_it(folder: Path) -> None:
     content = export(ExportConfig(run=folder)).file.read_bytes()
     assert str(Path(__file__).parents[2]).encode() not in content

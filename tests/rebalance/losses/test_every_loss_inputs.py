@@ -91,11 +91,31 @@ def test_weight_of_another_number_of_classes_is_refused(batch: Batch, weighted_l
         weighted_loss.make(COUNTS, weight=[1.0] * 6)(scores, targets)
 
 
-@pytest.mark.parametrize("name", ["BalancedSoftmaxLoss", "LDAMLoss", "LabelAwareSmoothingLoss", "LogitAdjustmentLoss"])
-def test_counts_of_another_number_of_classes_are_refused(batch: Batch, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BalancedSoftmaxLoss",
+        "ClassBalancedFocalLoss",
+        "ClassBalancedSigmoidLoss",
+        "ClassBalancedSoftmaxLoss",
+        "LDAMLoss",
+        "LabelAwareSmoothingLoss",
+        "LogitAdjustmentLoss",
+        "PriorCELoss",
+        "RegionRebalanceLoss",
+    ],
+)
+def test_counts_of_another_number_of_classes_are_refused_by_their_own_name(batch: Batch, name: str) -> None:
     scores, targets = batch()
-    with pytest.raises(ValueError, match=r"of shape \(5,\), .*; got \(6,\)"):
+    with pytest.raises(ValueError, match=r"with 6 columns, one for each of the counts; got \(7, 5\); pass the counts"):
         getattr(losses, name)([*COUNTS, 1])(scores, targets)
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (2, 2, 5)])
+def test_paco_refuses_counts_of_another_number_of_classes(shape: tuple[int, ...]) -> None:
+    views = torch.nn.functional.normalize(torch.ones(2, 2, 8), dim=2)
+    with pytest.raises(ValueError, match="with 6 columns, one for each of the counts; got"):
+        losses.PaCoLoss([*COUNTS, 1])(torch.zeros(shape), views, torch.tensor([0, 1]))
 
 
 @pytest.mark.parametrize("counts", [[], [5, -1], [5, float("nan")], [5, float("inf")]])

@@ -285,3 +285,13 @@ def test_options_of_a_rule_without_one_are_told(options: dict[str, Any], caplog:
     caplog.clear()
     EpochSampler([0, 0, 1], rule="inverse", schedule="deferred:0.5", epochs=4, exponent=0.5)
     assert caplog.text == ""
+
+
+def test_custom_weights_are_those_of_images_not_of_classes() -> None:
+    sampler = EpochSampler([0] * 6 + [1] * 2, rule="custom", custom={"0": 1.0, "1": 4.0}, exponent=0.5)
+    np.testing.assert_allclose(sampler.expected_shares(), [0.6, 0.4])  # 6 · 1 to 2 · 2
+
+
+def test_deferred_alone_acts_in_the_last_fifth() -> None:
+    sampler = EpochSampler([0] * 6 + [1] * 2, rule="inverse", schedule="deferred", epochs=10)
+    assert [sampler.factor(epoch) for epoch in (7, 8)] == [0.0, 1.0]
