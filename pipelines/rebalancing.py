@@ -30,6 +30,7 @@ from pipelines.loading import load_splits, with_default_test
 from pipelines.model_files import weights_of
 from pipelines.objective import check_training
 from pipelines.open_data import OpenData, open_data
+from pipelines.optimization import warn_of_epochs
 from pipelines.pipeline_plan import plan_pipeline, show_plan
 from pipelines.precision import Amp, with_precision
 from pipelines.preparation import prepare_training
@@ -70,6 +71,7 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
         RunError: A training that failed.
     """
     _check(config)
+    warn_of_epochs(config.optimization)
     config = with_feedback_arm(config)
     place = config.place
     name = place.experiment or f"{slug(config.data.data)}-{config.objective.recipe}"
