@@ -118,7 +118,7 @@ def _parse(command: str, words: list[str], file: Path | None) -> Any:
     cls = COMMANDS[command]
     refuse_foreign(words, leaves(cls))
     join_help_lines(cls)
-    default = from_dict(cls, read_config_file(file)) if file is not None else None
+    default = from_dict(cls, read_config_file(file, command)) if file is not None else None
     options: dict[str, Any] = {} if default is None else {"default": default}
     try:
         config = tyro.cli(cls, args=words, prog=f"rebalance {command}", config=(OmitArgPrefixes,), **options)

@@ -62,11 +62,15 @@ def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
     return config
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
+def read_config_file(path: Path, command: str | None = None) -> dict[str, Any]:
     """The dictionary in a YAML file, such as a run's config.yaml, whose `command` is no setting.
 
+    Args:
+        path: The file.
+        command: The command that is to read it; None for any.
+
     Raises:
-        InputError: No such file, no YAML, or no mapping inside.
+        InputError: No such file, no YAML, no mapping inside, or a file of another command.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -78,7 +82,13 @@ def read_config_file(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(values, dict):
         raise InputError("names and values", f"{type(values).__name__} in {path}", "--print-config shows a valid file")
-    values.pop("command", None)
+    written_by = values.pop("command", command)
+    if command is not None and written_by != command:
+        raise InputError(
+            f"a file of `rebalance {command}`",
+            f"{path}, a file of `rebalance {written_by}`",
+            f"take it with `rebalance {written_by}`, or copy from it what `rebalance {command} --print-config` shows",
+        )
     return values
 
 
