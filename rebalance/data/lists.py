@@ -223,13 +223,12 @@ def _by_split(rows: Sequence[_Row], path: Path, needed: str) -> dict[str, list[_
     if unknown := [split for split in parts if split not in _SPLITS]:
         row = parts[unknown[0]][0]
         words = sorted({row[2] for row in rows})
-        found = ", ".join(map(repr, words[:_SHOWN])) + (
-            f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
-        )
+        more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
         raise InputError(
             "a split out of train, val, test",
             f"{row[2]!r} for {row[0]} in {path}",
-            f"rename them to train, val, test, or name another column with --split-column; the words are {found}",
+            "rename them to train, val, test, or name another column with --split-column; the words are "
+            f"{', '.join(map(repr, words[:_SHOWN]))}{more}",
         )
     if needed not in parts:
         raise InputError(f"rows of the {needed} split", f"none in {path}", f"mark them with split {needed}")

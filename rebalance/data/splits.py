@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rebalance.counts import IntArray
 from rebalance.data.repeats import first_copies
 from rebalance.data.table import ImageTable, Splits
-from rebalance.errors import InputError
+from rebalance.errors import InputError, listed
 from rebalance.plurals import counted
 from rebalance.profiles import long_tail_counts, long_tail_subset
 
@@ -98,7 +98,7 @@ def hold_out_test(splits: Splits, fraction: float, seed: int = 0) -> Splits:
     note = f"no test split: {images} ({fraction:.0%} of each class) held out for the test"
     untested = np.flatnonzero((test.counts == 0) & (counts > 0))
     single = [splits.classes[label] for label in untested]
-    notes = (note, f"classes of one image have no test image: {', '.join(single)}") if single else (note,)
+    notes = (note, f"classes of one image have no test image: {listed(single)}") if single else (note,)
     return replace(splits, train=train, test=test, notes=(*splits.notes, *notes, *repeats))
 
 
