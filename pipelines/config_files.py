@@ -26,6 +26,7 @@ UNSET = "<unset>"
 
 _WITHOUT_EFFECT = set("place out resume dry_run max_minutes max_gb workers cache_gb device download offline".split())
 """Settings that change no result, so a run may be resumed with others."""
+_ARGUMENT = re.compile(r"Positional.*metavar=.\[?(\w+)")
 _PAIRS = re.compile(r"metavar=.\w+=\w+")
 
 
@@ -90,6 +91,21 @@ def read_config_file(path: Path, command: str | None = None) -> dict[str, Any]:
             f"take it with `rebalance {written_by}`, or copy from it what `rebalance {command} --print-config` shows",
         )
     return values
+
+
+def missing_arguments(config: Any) -> tuple[list[str], list[str]]:
+    """The positional arguments of a command, as its usage calls them: those that nothing was given for, and all."""
+    missing: list[str] = []
+    known: list[str] = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            less, more = missing_arguments(value)
+            missing, known = missing + less, known + more
+        elif found := _ARGUMENT.search(str(field.type)):
+            known.append(found[1])
+            missing += [found[1]] if UNSET in str(value) else []
+    return missing, known
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
