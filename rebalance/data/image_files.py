@@ -49,7 +49,7 @@ def find_images(paths: Sequence[Path]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _each_once(files: Sequence[str]) -> list[str]:
-    """`files` without those that an earlier name stands for; links to folders are followed, links to files are files."""
+    """`files` without those that an earlier name stands for; links to folders are followed, to files not."""
     folders: dict[str, str] = {}
     found: dict[tuple[str, str], str] = {}
     for file in files:
