@@ -6,7 +6,10 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from pipelines.config_files import (
     to_yaml,
     without_added_defaults,
 )
+from pipelines.flag_kinds import refuse_other_kinds
 from pipelines.foreign_flags import refuse_foreign, refuse_resume_path
 from pipelines.help_texts import join_help_lines
 from rebalance.errors import InputError, RunError, nearest
@@ -128,12 +132,15 @@ def _parse(command: str, words: list[str], file: Path | None) -> Any:
     join_help_lines(cls)
     default = from_dict(cls, read_config_file(file, command)) if file is not None else None
     options: dict[str, Any] = {} if default is None else {"default": default}
+    read = partial(tyro.cli, cls, args=words, prog=f"rebalance {command}", config=(OmitArgPrefixes,), **options)
     try:
-        config = tyro.cli(cls, args=words, prog=f"rebalance {command}", config=(OmitArgPrefixes,), **options)
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            config: Any = read()
     except SystemExit as stop:
         if stop.code:
             refuse_resume_path(words, leaves(cls))
-        raise SystemExit(stop.code) from None
+            refuse_other_kinds(cls, words)
+        config = read()  # prints the help, or what is wrong, and stops
     missing, known = missing_arguments(config)
     if missing:
         after = "it" if len(known) == 1 else f"{' and '.join(known)}, in this order,"

@@ -54,7 +54,7 @@ def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
     config = _parse(cls, known, settings)
     if config is None:
         wrong = [name for name in settings if _parse(cls, known, {name: settings[name]}) is None]
-        kinds = _kinds(cls)
+        kinds = kinds_of(cls)
         raise InputError(
             f"valid settings of {cls.__name__}",
             ", ".join(f"{name}={settings[name]!r}" for name in wrong or settings),
@@ -179,12 +179,12 @@ def leaves(cls: type) -> dict[str, dataclasses.Field[Any]]:
     return found
 
 
-def _kinds(cls: type) -> dict[str, Any]:
+def kinds_of(cls: type) -> dict[str, Any]:
     """The types of the settings of `cls` and of its groups, by name."""
     groups = groups_of(cls)
     kinds: dict[str, Any] = {}
     for name, hint in get_type_hints(cls).items():
-        kinds |= _kinds(groups[name]) if name in groups else {name: hint}
+        kinds |= kinds_of(groups[name]) if name in groups else {name: hint}
     return kinds
 
 

@@ -111,10 +111,8 @@ def test_an_interrupt_promises_to_go_on_where_something_is_saved(
 
     module, function = cli._FUNCTIONS[command]
     monkeypatch.setattr(f"{module}.{function}", interrupt)
-    assert (
-        cli.main(["-q", command, *([] if command == "methods" else ["any"]), *(["b"] if command == "predict" else [])])
-        == 130
-    )
+    arguments = {"methods": [], "predict": ["runs/a", "b.jpg"]}.get(command, ["any"])
+    assert cli.main(["-q", command, *arguments]) == 130
     goes_on = command in ("synthesize", "train", "retrain", "run")
     told = "interrupted; the same command goes on from what has been saved" if goes_on else "interrupted"
     assert capsys.readouterr().err == f"error: {told}\n"
