@@ -168,7 +168,7 @@ def test_few_images_are_shown_one_by_one_and_many_by_class(
         shutil.copy("new/0.jpg", f"many/{i}.jpg")
     assert main(["predict", str(untrained), *words, "--out", "a.csv", "--device", "cpu"]) == 0
     captured = capsys.readouterr()
-    words_shown = " ".join(captured.out.split())  # titles are as wide as their tables
+    words_shown = " ".join(captured.out.split())
     assert [text for text in shown if text not in words_shown] == []
     assert missing not in words_shown
     assert re.search(r"images?: a.csv", captured.err)
