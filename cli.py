@@ -6,7 +6,10 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,15 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 
 from pipelines.config import COMMANDS
-from pipelines.config_files import UNSET, from_dict, leaves, read_config_file, to_yaml, without_added_defaults
+from pipelines.config_files import (
+    from_dict,
+    leaves,
+    missing_arguments,
+    read_config_file,
+    to_yaml,
+    without_added_defaults,
+)
+from pipelines.flag_kinds import refuse_other_kinds
 from pipelines.foreign_flags import refuse_foreign, refuse_resume_path
 from pipelines.help_texts import join_help_lines
 from rebalance.errors import InputError, RunError, nearest
@@ -65,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(str(error))
         return 1
     except KeyboardInterrupt:
-        _complain("interrupted; the same command goes on from what has been saved")
+        goes_on = "; the same command goes on from what has been saved" if _saves(words) else ""
+        _complain(f"interrupted{goes_on}")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -118,17 +130,24 @@ def _parse(command: str, words: list[str], file: Path | None) -> Any:
     cls = COMMANDS[command]
     refuse_foreign(words, leaves(cls))
     join_help_lines(cls)
-    default = from_dict(cls, read_config_file(file)) if file is not None else None
+    default = from_dict(cls, read_config_file(file, command)) if file is not None else None
     options: dict[str, Any] = {} if default is None else {"default": default}
+    read = partial(tyro.cli, cls, args=words, prog=f"rebalance {command}", config=(OmitArgPrefixes,), **options)
     try:
-        config = tyro.cli(cls, args=words, prog=f"rebalance {command}", config=(OmitArgPrefixes,), **options)
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            config: Any = read()
     except SystemExit as stop:
         if stop.code:
             refuse_resume_path(words, leaves(cls))
-        raise SystemExit(stop.code) from None
-    if UNSET in str(config):
+            refuse_other_kinds(cls, words)
+        config = read()  # prints the help, or what is wrong, and stops
+    missing, known = missing_arguments(config)
+    if missing:
+        after = "it" if len(known) == 1 else f"{' and '.join(known)}, in this order,"
         raise InputError(
-            "DATA, or RUN", "none, neither in the file nor on the command line", "name it after the command"
+            " and ".join(missing),
+            "none, neither in the file nor on the command line",
+            f"name {after} after the command",
         )
     return without_added_defaults(config, default)
 
@@ -154,6 +173,12 @@ def _common_options(words: list[str]) -> tuple[list[str], int, Path | None, bool
         else:
             rest.append(word)
     return rest, verbosity, file, print_config
+
+
+def _saves(words: Sequence[str]) -> bool:
+    """Whether the command of a command line can be gone on with."""
+    command = next((word for word in words if word in COMMANDS), None)
+    return command is not None and "resume" in leaves(COMMANDS[command])
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,11 +89,13 @@ class Comparison:
         arms: Arm → metric → estimate, on the test split; a metric is missing where it is n/a.
         differences: (arm, against) → metric → estimate of the paired difference.
         titles: Arm → what it is called in words; its own name where it is missing.
+        same_images: Pairs (arm, against) that were trained on the same images, so that there is nothing to compare.
     """
 
     arms: dict[str, dict[str, Estimate]]
     differences: dict[tuple[str, str], dict[str, Estimate]]
     titles: Mapping[str, str] = field(default_factory=lambda: ARM_TITLES)
+    same_images: tuple[tuple[str, str], ...] = ()
 
     def words(self) -> list[str]:
         """What helped and what did not, in balanced accuracy and for the few-shot classes."""
@@ -112,6 +114,11 @@ class Comparison:
                 f"{self.titles.get(arm, arm)} against {self.titles.get(against, against)}: "
                 f"{total.percent(signed=True)} points of balanced accuracy{groups}: {_judgement(total)}."
             )
+        for arm, against in self.same_images:
+            lines.append(
+                f"{self.titles.get(arm, arm)}: the same images as {self.titles.get(against, against)}: "
+                "what the gates rejected has changed nothing, and one training stands for both."
+            )
         return lines
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,6 +129,7 @@ class Comparison:
                 {"arm": arm, "against": against, **{name: vars(e) for name, e in metrics.items()}}
                 for (arm, against), metrics in self.differences.items()
             ],
+            "same_images": [list(pair) for pair in self.same_images],
             "words": self.words(),
         }
 
@@ -130,6 +138,7 @@ def compare(
     results: Mapping[str, Mapping[Any, Mapping[str, Any]]],
     pairs: Sequence[tuple[str, str]] = _COMPARED,
     titles: Mapping[str, str] = ARM_TITLES,
+    same_images: Collection[tuple[str, str]] = (),
 ) -> Comparison:
     """Compare arms.
 
@@ -137,6 +146,7 @@ def compare(
         results: Arm → seed → test metrics.
         pairs: (arm, against) to compare, where both are there, on the seeds that both have.
         titles: Arm → what it is called in words; its own name where it is missing.
+        same_images: Pairs (arm, against) that are not compared, for they were trained on the same images.
     """
     figures = {
         arm: {seed: headline(dict(metrics)) for seed, metrics in seeds.items()} for arm, seeds in results.items()
@@ -146,9 +156,9 @@ def compare(
     for arm, against in pairs:
         ours, theirs = figures.get(arm, {}), figures.get(against, {})
         paired = [_difference(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
-        if paired:
+        if paired and (arm, against) not in same_images:
             differences[arm, against] = _estimates(paired)
-    return Comparison(arms, differences, titles)
+    return Comparison(arms, differences, titles, tuple(same_images))
 
 
 def _estimates(seeds: Sequence[Mapping[str, float | None]]) -> dict[str, Estimate]:

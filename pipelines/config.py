@@ -170,6 +170,10 @@ class RebalanceConfig:
     place: PlaceConfig = field(default_factory=PlaceConfig)
 
 
+RETRAINING_EPOCHS = 10
+"""Of `rebalance retrain`, unless given."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RetrainConfig:
     """Give a trained run another head: train one anew, re-scale its own, or adjust its outputs."""
@@ -181,7 +185,9 @@ class RetrainConfig:
     logit_adjustment, which do not; `rebalance methods NAME` says what each is."""
     option: Annotated[UseAppendAction[tuple[str, ...]], arg(aliases=["-o"], metavar="NAME=VALUE")] = ()
     """An option of the second stage, such as -o tau=0.7."""
-    optimization: OptimizationConfig = field(default_factory=lambda: OptimizationConfig(epochs=10, warmup_epochs=0.0))
+    optimization: OptimizationConfig = field(
+        default_factory=lambda: OptimizationConfig(epochs=RETRAINING_EPOCHS, warmup_epochs=0.0)
+    )
     seed: int | None = None
     """Everything random is derived from it; by default that of the run."""
     place: PlaceConfig = field(default_factory=PlaceConfig)

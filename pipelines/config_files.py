@@ -26,6 +26,7 @@ UNSET = "<unset>"
 
 _WITHOUT_EFFECT = set("place out resume dry_run max_minutes max_gb workers cache_gb device download offline".split())
 """Settings that change no result, so a run may be resumed with others."""
+_ARGUMENT = re.compile(r"Positional.*metavar=.\[?(\w+)")
 _PAIRS = re.compile(r"metavar=.\w+=\w+")
 
 
@@ -53,7 +54,7 @@ def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
     config = _parse(cls, known, settings)
     if config is None:
         wrong = [name for name in settings if _parse(cls, known, {name: settings[name]}) is None]
-        kinds = _kinds(cls)
+        kinds = kinds_of(cls)
         raise InputError(
             f"valid settings of {cls.__name__}",
             ", ".join(f"{name}={settings[name]!r}" for name in wrong or settings),
@@ -62,11 +63,15 @@ def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
     return config
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
+def read_config_file(path: Path, command: str | None = None) -> dict[str, Any]:
     """The dictionary in a YAML file, such as a run's config.yaml, whose `command` is no setting.
 
+    Args:
+        path: The file.
+        command: The command that is to read it; None for any.
+
     Raises:
-        InputError: No such file, no YAML, or no mapping inside.
+        InputError: No such file, no YAML, no mapping inside, or a file of another command.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -78,8 +83,29 @@ def read_config_file(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(values, dict):
         raise InputError("names and values", f"{type(values).__name__} in {path}", "--print-config shows a valid file")
-    values.pop("command", None)
+    written_by = values.pop("command", command)
+    if command is not None and written_by != command:
+        raise InputError(
+            f"a file of `rebalance {command}`",
+            f"{path}, a file of `rebalance {written_by}`",
+            f"take it with `rebalance {written_by}`, or copy from it what `rebalance {command} --print-config` shows",
+        )
     return values
+
+
+def missing_arguments(config: Any) -> tuple[list[str], list[str]]:
+    """The positional arguments of a command, as its usage calls them: those that nothing was given for, and all."""
+    missing: list[str] = []
+    known: list[str] = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            less, more = missing_arguments(value)
+            missing, known = missing + less, known + more
+        elif found := _ARGUMENT.search(str(field.type)):
+            known.append(found[1])
+            missing += [found[1]] if UNSET in str(value) else []
+    return missing, known
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -153,12 +179,12 @@ def leaves(cls: type) -> dict[str, dataclasses.Field[Any]]:
     return found
 
 
-def _kinds(cls: type) -> dict[str, Any]:
+def kinds_of(cls: type) -> dict[str, Any]:
     """The types of the settings of `cls` and of its groups, by name."""
     groups = groups_of(cls)
     kinds: dict[str, Any] = {}
     for name, hint in get_type_hints(cls).items():
-        kinds |= _kinds(groups[name]) if name in groups else {name: hint}
+        kinds |= kinds_of(groups[name]) if name in groups else {name: hint}
     return kinds
 
 

@@ -60,7 +60,8 @@ class PredictConfig:
     images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGES [IMAGES ...]")]
     """Image files, and folders, which are searched for image files at every depth; what is hidden in them is not."""
     out: Path | None = None
-    """File to write, FILE.csv; by default under runs/predict, named for RUN and for the first of IMAGES."""
+    """File to write, FILE.csv; by default under runs/predict, named for RUN and for the first of IMAGES, with six
+    letters that differ where other ones are called the same."""
     top: int = 1
     """How many classes of each image, the most probable first."""
     skip_corrupt: bool = False

@@ -45,16 +45,25 @@ def say(text: str, end: str = "\n") -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False) -> None:
-    """A table on standard output; the first column is left-aligned, the others right, or with `words` left too."""
+    """A table on standard output, below its title, which may be wider than the table.
+
+    Args:
+        title: A line.
+        columns: Their names.
+        rows: Their cells.
+        words: All columns are left-aligned; otherwise the first is, and the others right-aligned.
+    """
     if not _shown():
         return
-    table = Table(title=Text(title), title_justify="left", header_style="bold")
+    table = Table(header_style="bold")
     for i, column in enumerate(columns):
         table.add_column(Text(column), justify="left" if i == 0 or words else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))  # class names may look like markup
     width = None if sys.stdout.isatty() else 120
-    Console(width=width, highlight=False).print(table)
+    console = Console(width=width, highlight=False)
+    console.print(Text(title, style="table.title"), soft_wrap=True)
+    console.print(table)
 
 
 def minutes_in_words(minutes: float) -> str:

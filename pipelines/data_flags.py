@@ -8,6 +8,7 @@ from pipelines.config_groups import DataConfig
 from pipelines.given_flags import given_flags
 from pipelines.ranges import refuse_below
 from rebalance.data.lists import LIST_SUFFIXES, TABLE_SUFFIXES
+from rebalance.data.splits import check_fraction
 from rebalance.errors import InputError
 
 CIFAR = ("cifar10", "cifar100")
@@ -23,6 +24,11 @@ def check_data(config: DataConfig) -> None:
     """
     refuse_below(0, {"--workers": config.workers, "--cache-gb": config.cache_gb, "--subset-seed": config.subset_seed})
     refuse_below(0, {"--many": config.many, "--few": config.few})
+    if config.image_size is not None:
+        refuse_below(8, {"--image-size": config.image_size})
+    for flag, fraction in {"--val-fraction": config.val_fraction, "--test-fraction": config.test_fraction}.items():
+        if fraction:
+            check_fraction(fraction, flag)
     factor = config.imbalance_factor
     if factor is not None and not factor >= 1:
         such = f", such as {1 / factor:g} for {factor:g}" if factor > 0 else ""

@@ -29,7 +29,7 @@ from rebalance.counts import Group, IntArray, shot_groups
 from rebalance.data.augmentation import normalize
 from rebalance.data.folders import read_classes
 from rebalance.data.table import ImageTable
-from rebalance.errors import InputError
+from rebalance.errors import InputError, listed
 from rebalance.files import write_csv
 from rebalance.metrics import Tally
 from rebalance.predictions import Predictions
@@ -163,7 +163,7 @@ def _with_classes(table: ImageTable, classes: tuple[str, ...]) -> ImageTable:
         return table
     unknown = [name for name, n in zip(table.classes, table.counts, strict=True) if n and name not in classes]
     if unknown:
-        raise InputError("classes that the model knows", repr(unknown[0]), f"it knows {', '.join(classes)}")
+        raise InputError("classes that the model knows", repr(unknown[0]), f"it knows {listed(classes)}")
     ids = np.array([classes.index(name) if name in classes else -1 for name in table.classes], dtype=np.int64)
     return replace(table, targets=ids[table.targets], classes=classes)
 

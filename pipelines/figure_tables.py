@@ -9,6 +9,7 @@ import numpy as np
 
 from pipelines.console import log, print_table
 from rebalance.counts import GROUPS
+from rebalance.errors import listed
 from rebalance.metrics import headline
 
 _SHOWN = 20
@@ -26,7 +27,7 @@ def print_figures(title: str, metrics: dict[str, Any], classes: Sequence[str]) -
     print_table(title, ["", "%"], summary_rows(metrics))
     rows = class_rows(metrics, classes)
     if untested := [name for name, n in zip(classes, metrics["support"], strict=True) if not n]:
-        names = ", ".join(untested[:5]) + (f" and {len(untested) - 5} more" if len(untested) > 5 else "")
+        names = listed(untested[:5]) + (f" and {len(untested) - 5} more" if len(untested) > 5 else "")
         log.warning("accuracies are over %d of %d classes: no image here of %s", len(rows), len(classes), names)
     more = f", the worst {_SHOWN} of {len(rows)}" if len(rows) > _SHOWN else ""
     print_table(f"classes{more}", ["class", "images", "%", "usually mistaken for"], rows[:_SHOWN])

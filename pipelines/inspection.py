@@ -21,7 +21,7 @@ from rebalance.counts import ImbalanceStatistics, imbalance_statistics, resolve_
 from rebalance.data.sizes import ImageSizes, image_sizes
 from rebalance.data.store import ReadOptions, unreadable_images
 from rebalance.data.table import ImageTable, Splits, content_hash
-from rebalance.errors import InputError
+from rebalance.errors import InputError, listed
 from rebalance.files import write_bytes
 from rebalance.plurals import counted
 
@@ -153,7 +153,7 @@ def _warnings(files: _Files, *, skipped: bool) -> list[str]:
     ):
         rows = np.flatnonzero(counts == n)
         if rows.size:
-            names = ", ".join(splits.classes[i] for i in rows[:_SHOWN]) + (" …" if rows.size > _SHOWN else "")
+            names = listed(splits.classes[i] for i in rows[:_SHOWN]) + (" …" if rows.size > _SHOWN else "")
             warnings.append(f"{counted(rows.size, 'class', 'classes')} with {word}: {names}{what}")
     if files.unreadable and not skipped:
         n_bad = counted(len(files.unreadable), "image")

@@ -18,8 +18,8 @@ from pipelines.model_files import ModelDescription
 from pipelines.open_data import OpenData
 from pipelines.optimization import check_optimization
 from pipelines.ranges import refuse_below
-from pipelines.recipes import build_method, parse_options
-from rebalance.backbones import build_backbone, default_backbone
+from pipelines.recipes import TAKES, build_method, parse_options
+from rebalance.backbones import build_backbone, check_backbone, default_backbone
 from rebalance.counts import FloatArray
 from rebalance.data.augmentation import parse_views
 from rebalance.errors import InputError
@@ -40,6 +40,7 @@ def check_training(config: TrainConfig) -> None:
     """
     check_data(config.data)
     check_optimization(config.optimization)
+    check_backbone(config.model.model, stem=config.model.stem, weights=config.model.weights)
     refuse_below(1, {"--checkpoint-updates": config.place.checkpoint_updates})
     if config.objective.head_scale is not None and not config.objective.head_scale > 0:
         raise InputError("--head-scale > 0", str(config.objective.head_scale), "leave it out for the default")
@@ -55,7 +56,10 @@ def check_training(config: TrainConfig) -> None:
         raise InputError("-o loss=… or --loss", "both", "leave out one: --loss replaces the other")
     if "custom" in (config.objective.sampler_rule, config.objective.loss_rule) and not config.objective.class_weight:
         raise InputError("--class-weight NAME=WEIGHT for rule custom", "none", "give a weight for every class")
-    switches(config)
+    if config.objective.recipe in TAKES:
+        switches(config).refuse(config.objective.recipe, *TAKES[config.objective.recipe])
+    else:
+        switches(config)
 
 
 def build_objective(

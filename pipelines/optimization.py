@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pipelines.config_groups import OptimizationConfig
+from pipelines.console import log
 from rebalance.errors import InputError
 from rebalance.schedules import learning_rate_factor
 
@@ -47,6 +48,17 @@ def check_optimization(config: OptimizationConfig) -> None:
             raise InputError(f"{flag} >= 0", str(number), "use 0 for none")
     if config.batch_size < 2:
         raise InputError("--batch-size of at least 2", str(config.batch_size), "batch norm needs two images")
+
+
+def warn_of_epochs(config: OptimizationConfig, default: int = OptimizationConfig.epochs) -> None:
+    """Say that a number of epochs changes nothing where the number of updates is given.
+
+    Args:
+        config: How long.
+        default: Epochs of the command, which nobody gave.
+    """
+    if config.updates is not None and config.epochs != default:
+        log.warning("--epochs %d changes nothing beside --updates %d", config.epochs, config.updates)
 
 
 def base_learning_rate(config: OptimizationConfig) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from rebalance.data.store import SHOWN_FAILURES, readable_rows
 from rebalance.data.stream import stream_images
 from rebalance.errors import InputError
 from rebalance.files import write_csv
+from rebalance.plurals import counted
 from rebalance.predictions import Predictions
 from rebalance.ranks import gather, is_main, shard, sum_over_ranks
 
@@ -83,7 +85,7 @@ def predict(config: PredictConfig) -> PredictedImages:
     refuse_below(1, {"--batch-size": config.batch_size, "--top": config.top})
     refuse_below(0, {"--workers": config.workers})
     images, notes = find_images(config.images)
-    file = config.out or Path("runs") / "predict" / f"{_name(config.run)}-{_name(config.images[0])}.csv"
+    file = config.out or _default_file(config)
     check_csv("--out", file)
     model = load_model(config.run)
     if config.top > len(model.classes):
@@ -128,6 +130,15 @@ def _predict(
     return found, dict(sorted(item for failures in gather(own) for item in failures.items()))
 
 
+def _default_file(config: PredictConfig) -> Path:
+    """Named for run and first images, and for what tells them from others that are called so too."""
+    run = config.run.resolve()
+    places = [run.parent if run.name == "model" else run, *(path.resolve() for path in config.images)]
+    which = hashlib.sha256("\n".join(map(str, places)).encode(errors="surrogateescape"))
+    name = f"{_name(config.run)}-{_name(config.images[0])}-{which.hexdigest()[:6]}.csv"
+    return Path("runs") / "predict" / name
+
+
 def _name(path: Path) -> str:
     """What to call a run or images in the name of a file."""
     path = path.resolve()
@@ -149,13 +160,14 @@ def predict_command(config: PredictConfig) -> None:
     if config.json:
         say(json.dumps(made.to_dict(), indent=2, ensure_ascii=False))
         return
-    title = f"{config.run}: {len(made.paths)} images → {made.file}"
+    images = counted(len(made.paths), "image")
+    title = f"{config.run}: {images} → {made.file}"
     if len(made.paths) <= _SHOWN:
         columns = [name.replace("probability", "%").replace("_", " ") for name in made.columns]
         print_table(title, columns, [[_percent(part) for part in row] for row in made.rows()])
     else:
         print_table(title, ["class", "images", "share", "mean probability, %"], _class_rows(made)[:_SHOWN])
-    log.info("%d images: %s", len(made.paths), made.file)
+    log.info("%s: %s", images, made.file)
 
 
 def _percent(part: Any) -> str:

@@ -30,6 +30,7 @@ from pipelines.loading import load_splits, with_default_test
 from pipelines.model_files import weights_of
 from pipelines.objective import check_training
 from pipelines.open_data import OpenData, open_data
+from pipelines.optimization import warn_of_epochs
 from pipelines.pipeline_plan import plan_pipeline, show_plan
 from pipelines.precision import Amp, with_precision
 from pipelines.preparation import prepare_training
@@ -37,6 +38,7 @@ from pipelines.ranges import refuse_below
 from pipelines.reporting import report
 from pipelines.results import claim_data
 from pipelines.runs import RunFolder, slug
+from pipelines.same_images import ALIKE, copy_training, same_images
 from pipelines.session import start_session
 from pipelines.synthesis import check_synthesis, synthesize
 from pipelines.training import TrainResult, train_in
@@ -69,6 +71,7 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
         RunError: A training that failed.
     """
     _check(config)
+    warn_of_epochs(config.optimization)
     config = with_feedback_arm(config)
     place = config.place
     name = place.experiment or f"{slug(config.data.data)}-{config.objective.recipe}"
@@ -97,7 +100,8 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
         resolved = with_precision(arm_config(config, "ce", config.seed, None), session.device, opened.size, folder)
         claim_data(run, opened, precision=resolved.optimization.amp)
         results = _run_arms(config, baseline, opened, run, resolved.optimization.amp)
-        metrics = _summarize(config, results, opened, read_tuning(folder), read_rounds(folder))
+        alike = same_images(config.arms, folder / "synthesis")
+        metrics = _summarize(config, results, opened, alike, read_tuning(folder), read_rounds(folder))
         if is_main():
             _export(run, metrics["selected"]["arm"], config.seed)
             write_json(run / "metrics.json", metrics)
@@ -153,8 +157,18 @@ def _run_arms(
                 made = make_in_rounds(
                     run / "feedback", config, opened, images, features, train_candidate, synthesis_config
                 )
+            if arm in ALIKE and ALIKE[arm] in results and same_images(config.arms, images):
+                _copy_arm(config, arm, images, run)
             results[arm] = _train_arm(config, arm, made, opened, run, auto)
     return {arm: results[arm] for arm in config.arms}
+
+
+def _copy_arm(config: RebalanceConfig, arm: Arm, images: Path, run: RunFolder) -> None:
+    """Take over what was trained on the same images, for the seeds that are not begun."""
+    log.info("%s: the same images as %s, so not trained again", ARM_TITLES[arm], ARM_TITLES[ALIKE[arm]])
+    for seed in range(config.seed, config.seed + config.seeds):
+        source = run / "arms" / ALIKE[arm] / f"seed-{seed}"
+        copy_training(source, run / "arms" / arm / f"seed-{seed}", arm_config(config, arm, seed, images))
 
 
 def _train_candidate(
@@ -187,11 +201,13 @@ def _summarize(
     config: RebalanceConfig,
     results: Mapping[Arm, list[TrainResult]],
     opened: OpenData,
+    alike: list[tuple[str, str]],
     tuning: dict[str, Any] | None,
     feedback: dict[str, Any] | None,
 ) -> dict[str, Any]:
     comparison = compare(
-        {arm: {run.metrics["seed"]: run.metrics["test"] for run in trainings} for arm, trainings in results.items()}
+        {arm: {run.metrics["seed"]: run.metrics["test"] for run in trainings} for arm, trainings in results.items()},
+        same_images=alike,
     )
     first = next(iter(results.values()))[0].metrics
     return {

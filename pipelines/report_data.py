@@ -213,7 +213,8 @@ def _collect(
     unpaired: list[str] = []
     pipeline = config.get("command") == "run"
     if pipeline:
-        comparison = compare({_short(arm): seeds for arm, seeds in by_seed.items()})
+        same_images = [(arm, against) for arm, against in whole.get("same_images", ())]
+        comparison = compare({_short(arm): seeds for arm, seeds in by_seed.items()}, same_images=same_images)
     else:
         reference, *compared = trainings
         others = [arm for arm in compared if _images(trainings[arm]) != _images(trainings[reference])]

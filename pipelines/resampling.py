@@ -21,7 +21,7 @@ from pipelines.runs import slug
 from rebalance.counts import Group, IntArray, check_counts, shot_groups
 from rebalance.data.lists import list_text, root_beyond
 from rebalance.data.store import ReadOptions, unreadable_images
-from rebalance.data.table import ImageTable, Splits
+from rebalance.data.table import ImageTable
 from rebalance.errors import InputError
 from rebalance.files import write_text
 from rebalance.resampling import EffectiveNumberSampler, FillSampler, InverseFrequencySampler
@@ -44,9 +44,8 @@ class ResampledList:
         used: Images of each class that are in the list at least once.
         most_often: How often the most frequent image of each class is in the list.
         groups: Many, medium or few, by the training images of each class.
-        splits: Images of each split, with `skip_corrupt` the readable ones of those in lists; those beside train are
-            not in the list.
-        held_out: Lists of what this command held out for validation and test, as it is, by split.
+        splits: Images of each split, with `skip_corrupt` the readable ones; those beside train are not in the list.
+        held_out: Lists of the validation and the test split, as they are, by split.
         root: Folder to read the lists with, `--root`, where images lie outside the folder of the list.
         notes: What was done to the data before.
     """
@@ -92,16 +91,16 @@ def resample(config: ResampleConfig) -> ResampledList:
     file = config.out or Path("runs") / "resample" / f"{slug(config.data.data)}.csv"
     _check(config, file)
     splits = load_splits(config.data)
-    tables = _tables(splits, config)
+    tables = _readable(splits.tables(), config)
     train = tables["train"]
     check_counts(train.counts, train.classes)
-    images = {name: len(tables.get(name, table)) for name, table in splits.tables().items()}
+    images = {name: len(table) for name, table in tables.items()}
     rows = resampled_rows(train.targets, train.classes, config)
     tables["train"] = train.select(rows)
     files = {name: file if name == "train" else file.with_suffix(f".{name}.csv") for name in tables}
-    refuse_sources("--out", config.data, list(files.values()))
     root = root_beyond(file.parent, list(tables.values()))
     texts = {name: list_text(table, file.parent if root is None else None) for name, table in tables.items()}
+    refuse_sources("--out", config.data, [path for name, path in files.items() if not _holds(path, texts[name])])
     file.parent.mkdir(parents=True, exist_ok=True)
     for name in sorted(files, key=lambda name: name == "train"):
         write_text(files[name], texts[name])
@@ -188,11 +187,13 @@ def _check(config: ResampleConfig, file: Path) -> None:
     refuse_sources("--out", config.data, [file])
 
 
-def _tables(splits: Splits, config: ResampleConfig) -> dict[str, ImageTable]:
-    """The training rows, and those that this command holds out; nothing else says which they are."""
-    # a hair above what is exact, since 11.999… rows are 12
-    wanted = {"train": True, "val": config.data.val_fraction > 0, "test": bool(config.data.test_fraction)}
-    tables = {name: table for name, table in splits.tables().items() if wanted[name]}
+def _holds(file: Path, text: str) -> bool:
+    """Whether a file holds what would be written to it, such as a list of an earlier call that is read again."""
+    return file.is_file() and file.read_bytes() == text.encode()
+
+
+def _readable(tables: dict[str, ImageTable], config: ResampleConfig) -> dict[str, ImageTable]:
+    """The rows of every split, with `skip_corrupt` without those that cannot be read."""
     if not config.data.skip_corrupt:
         return tables
     readable: dict[str, ImageTable] = {}
@@ -233,8 +234,7 @@ def resample_command(config: ResampleConfig) -> None:
     for note in made.notes:
         log.info("%s", note)
     log.info("%d training images, %d rows: %s", before, after, made.file)
-    for split, n in made.splits.items():
-        if split != "train":
-            where = f", but, as they are, in {made.held_out[split]}" if split in made.held_out else ""
-            log.info("the %d images of the %s split are not in it%s", n, split, where)
+    for split, path in made.held_out.items():
+        n = made.splits[split]
+        log.info("the %d images of the %s split are not in it, but, as they are, in %s", n, split, path)
     log.info("to train on it: %s", made.training)

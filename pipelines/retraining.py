@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipelines.config import RetrainConfig, TrainConfig
+from pipelines.config import RETRAINING_EPOCHS, RetrainConfig, TrainConfig
 from pipelines.config_files import from_dict, parse_pairs
 from pipelines.config_groups import MixingConfig, ObjectiveConfig
 from pipelines.console import log
@@ -24,7 +24,7 @@ from pipelines.evaluation import predict_rows
 from pipelines.history import write_history
 from pipelines.model_files import ModelDescription, TrainedClassifier, load_model, weights_of
 from pipelines.open_data import OpenData, open_data
-from pipelines.optimization import check_optimization
+from pipelines.optimization import check_optimization, warn_of_epochs
 from pipelines.options import options_of, read_options
 from pipelines.precision import with_precision
 from pipelines.preparation import Prepared, prepare_training
@@ -68,6 +68,7 @@ def retrain(config: RetrainConfig) -> TrainResult:
     place = config.place
     options = _options(config)
     check_optimization(config.optimization)
+    warn_of_epochs(config.optimization, RETRAINING_EPOCHS)
     refuse_below(1, {"--checkpoint-updates": place.checkpoint_updates})
     source = _read_source(config.run)
     folder = place.output / "retrain" / (place.experiment or f"{_name(source.folder)}-{config.method}")

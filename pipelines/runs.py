@@ -28,7 +28,7 @@ from rebalance.ranks import gather, is_main, rank, world_size
 _PACKAGES = (
     "torch torchvision diffusers transformers accelerate scikit-learn imbalanced-learn numpy pillow safetensors".split()
 )
-_LOCK = ".lock"
+LOCK = ".lock"
 FIRST_STAGE = "first_stage.yaml"
 """In a folder of `rebalance retrain`: the config.yaml of the run that it began with."""
 
@@ -95,7 +95,7 @@ class RunFolder:
         if (self.path / "config.yaml").exists():
             read_run_config(self.path)
         elif self.path.is_dir():
-            foreign = [name for name in os.listdir(self.path) if name not in (_LOCK, "config.yaml")]
+            foreign = [name for name in os.listdir(self.path) if name not in (LOCK, "config.yaml")]
             foreign = [name for name in foreign if not name.endswith(".tmp")]
             if foreign and is_main():
                 raise InputError(
@@ -144,7 +144,7 @@ class RunFolder:
     def _empty(self) -> None:
         """Remove all but lock and config: at whatever item a kill comes, this is an unfinished run of the command."""
         for name in sorted(os.listdir(self.path), key=lambda name: name != "metrics.json"):
-            if name in (_LOCK, "config.yaml"):
+            if name in (LOCK, "config.yaml"):
                 continue
             item = self.path / name
             shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
@@ -227,7 +227,7 @@ def _lock(folder: Path) -> int:
 
     So a rank left over from a killed launch, of whatever size, keeps a new launch out until it has ended.
     """
-    handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, rank())
         if is_main():

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from generators.image_files import folder_name
 from pipelines import figures
 from rebalance.counts import GROUPS
+from rebalance.errors import listed
 from rebalance.files import read_json
 
 MAX_SHEETS = 40
@@ -117,7 +118,7 @@ def _notes(summary: Mapping[str, Any], n_entries: int) -> list[str]:
         notes.append("Agreement with class names was not judged: no CLIP model was given.")
     loosened = [entry["class"] for entry in quality["classes"] if entry["loosened"]]
     if loosened:
-        names = ", ".join(loosened[:10]) + (" and others" if len(loosened) > 10 else "")
+        names = listed(loosened[:10]) + (" and others" if len(loosened) > 10 else "")
         notes.append(f"The distance gate was loosened for {len(loosened)} of {n_entries} classes: {names}.")
     return notes
 

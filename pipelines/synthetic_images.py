@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +64,14 @@ def of_other_splits(folder: Path, fingerprint: str) -> bool:
     return True
 
 
+def takes_the_same(folder: Path) -> bool:
+    """Whether the kept images of a synthesis are those that would be taken unfiltered, cut to their number by class."""
+    rows = read_manifest(folder)
+    kept = _left(folder, [row for row in rows if row["verdict"] == KEPT])
+    counts = {row["class"]: 0 for row in rows} | Counter(row["class"] for row in kept)
+    return {row["job"] for row in kept} == {row["job"] for row in _first(rows, counts)}
+
+
 def _table(folder: Path, which: str, real: ImageTable, seed: int, size: int, cache_gb: float) -> ImageTable:
     if not folder.is_dir():
         raise InputError(
@@ -93,13 +102,18 @@ def _table(folder: Path, which: str, real: ImageTable, seed: int, size: int, cac
 
 
 def _not_removed(folder: Path, kept: list[Row]) -> list[Row]:
-    """The kept images that are still in images/, where there is one: what was taken out of it by hand is left out."""
-    if not (folder / "images").is_dir():
-        return kept
-    left = [row for row in kept if (folder / "images" / Path(*Path(row["path"]).parts[1:])).exists()]
+    """The kept images that are still there; what was taken out by hand is said."""
+    left = _left(folder, kept)
     if len(left) < len(kept):
         log.info("%d synthetic images were removed from %s and are left out", len(kept) - len(left), folder / "images")
     return left
+
+
+def _left(folder: Path, kept: list[Row]) -> list[Row]:
+    """The kept images that are still in images/, where there is one: what was taken out of it by hand is left out."""
+    if not (folder / "images").is_dir():
+        return kept
+    return [row for row in kept if (folder / "images" / Path(*Path(row["path"]).parts[1:])).exists()]
 
 
 def _from_folders(folder: Path, classes: tuple[str, ...]) -> ImageTable:

@@ -12,7 +12,7 @@ from pipelines.distillation import check_teacher, teacher_facts
 from pipelines.figure_tables import print_figures
 from pipelines.objective import check_training, warn_without_synthetic
 from pipelines.open_data import OpenData, open_data
-from pipelines.optimization import LONGEST_WARMUP, base_learning_rate, learning_rate_rule
+from pipelines.optimization import LONGEST_WARMUP, base_learning_rate, learning_rate_rule, warn_of_epochs
 from pipelines.precision import Amp, with_precision
 from pipelines.preparation import Prepared, prepare_training
 from pipelines.results import claim_data
@@ -45,6 +45,7 @@ def train(config: TrainConfig) -> TrainResult:
         RunError: A loss that is not finite; the last checkpoint stays.
     """
     warn_without_synthetic(config)
+    warn_of_epochs(config.optimization)
     repeat_warnings(config.synthetic)
     taught = "-taught" if config.objective.teacher is not None else ""
     seed = f"-seed{config.seed}" if config.seed else ""

@@ -39,4 +39,16 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     names = sorted(valid)
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}valid: {', '.join(names)}"
+    return f"{hint}valid: {listed(names)}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a row; in quotes where one of them has a comma or a blank, so that each can be told from the next.
+
+    Examples:
+        >>> listed(["cat", "dog"]), listed(["cat", "hot dog"])
+        ('cat, dog', "'cat', 'hot dog'")
+    """
+    told = list(names)
+    ambiguous = any("," in name or name.split() != [name] for name in told)
+    return ", ".join(map(repr, told) if ambiguous else told)

@@ -95,3 +95,21 @@ def test_sharpness_is_a_matter_of_two_flags(capsys: pytest.CaptureFixture[str]) 
     assert cli.main(["train", "digits", "--sam", "0.1", "--sam-from", "0.75", "--print-config"]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)["optimization"]
     assert (printed["sam"], printed["sam_from"]) == (0.1, 0.75)
+
+
+@pytest.mark.parametrize("words", [["train", "digits"], ["run", "digits"], ["retrain", "nowhere"]])
+def test_every_command_that_trains_says_that_updates_win_over_epochs(
+    words: Sequence[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*words, "--epochs", "3", "--updates", "10", "--device", "tpu"]) == 2
+    assert "--epochs 3 changes nothing beside --updates 10" in capsys.readouterr().err
+
+
+def test_a_file_of_another_command_is_named_as_such(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("config.yaml").write_text("command: train\ndata: digits\nsynthetic: made\n")
+    assert cli.main(["train", "--config", "config.yaml", "--print-config"]) == 0
+    capsys.readouterr()
+    assert cli.main(["run", "--config", "config.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert "expected a file of `rebalance run`\n  got config.yaml, a file of `rebalance train`\n" in error
+    assert "valid:" not in error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +23,28 @@ def test_a_command_without_its_argument_names_it_and_ends_with_2(
         cli.main([command, *options])
     assert stop.value.code == 2
     assert ("DATA" if command in NEED_DATA else "RUN") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["predict", "imgs"],
+            "expected IMAGES\n  got none, neither in the file nor on the command line\n  name RUN and IM",
+        ),
+        (["predict"], "expected RUN and IMAGES\n"),
+        (["evaluate"], "expected RUN\n"),
+        (["export"], "expected RUN\n"),
+        (["report"], "expected RUN\n"),
+        (["train"], "expected DATA\n  got none, neither in the file nor on the command line\n  name it after"),
+    ],
+)
+def test_the_argument_that_neither_file_nor_command_line_gives_is_named(
+    words: Sequence[str], told: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("p.yaml").write_text("run: runs/a\n" if words == ["predict", "imgs"] else "{}\n")
+    assert cli.main([*words, "--config", "p.yaml"]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_a_report_of_nothing_ends_with_2_and_methods_of_nothing_are_all(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,3 +100,19 @@ def test_out_of_memory_says_what_takes_less(
     monkeypatch.setattr("pipelines.training.train_command", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(["train", "digits"])
+
+
+@pytest.mark.parametrize("command", list(cli.COMMANDS))
+def test_an_interrupt_promises_to_go_on_where_something_is_saved(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    module, function = cli._FUNCTIONS[command]
+    monkeypatch.setattr(f"{module}.{function}", interrupt)
+    arguments = {"methods": [], "predict": ["runs/a", "b.jpg"]}.get(command, ["any"])
+    assert cli.main(["-q", command, *arguments]) == 130
+    goes_on = command in ("synthesize", "train", "retrain", "run")
+    told = "interrupted; the same command goes on from what has been saved" if goes_on else "interrupted"
+    assert capsys.readouterr().err == f"error: {told}\n"

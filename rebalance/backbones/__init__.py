@@ -55,33 +55,47 @@ def build_backbone(
     Raises:
         InputError: Unknown name or stem, or an option that the backbone lacks.
     """
-    if stem not in STEMS:
-        raise InputError("a stem", repr(stem), nearest(stem, STEMS))
     if name == "auto":
         name = default_backbone(image_size)
+    check_backbone(name, stem=stem, weights=weights)
+    backbone: Backbone
+    if name in _SMALL:
+        backbone = _SMALL[name]()
+    elif name == "transformers":
+        backbone = TransformersBackbone(image_size=image_size, weights=weights, **(options or {}))
+    elif _RESNET.match(name):
+        backbone = TorchvisionResNet(name, image_size=image_size, stem=stem, weights=weights)
+    else:
+        backbone = TorchvisionConvNet(name, image_size=image_size, stem=stem, weights=weights)
+    backbone.name = name
+    return backbone
+
+
+def check_backbone(name: str, *, stem: str = "auto", weights: Path | None = None) -> None:
+    """Refuse what `build_backbone` cannot build, whatever the size of the images; nothing is built or read.
+
+    Args:
+        name: As there.
+        stem: As there.
+        weights: As there.
+
+    Raises:
+        InputError: Unknown name or stem, or weights or a stem that the backbone does not take.
+    """
+    if stem not in STEMS:
+        raise InputError("a stem", repr(stem), nearest(stem, STEMS))
     if name != "transformers" and weights is not None and weights.is_dir():
         raise InputError(
             "a weights file", f"the folder {weights}", "use --model transformers for a folder that transformers wrote"
         )
-    backbone: Backbone
-    if name in _SMALL:
-        if weights is not None or stem == "imagenet":
-            raise InputError(
-                "a torchvision backbone for weights and the ImageNet stem", repr(name), "use --model resnet50, say"
-            )
-        backbone = _SMALL[name]()
-    elif name == "transformers":
-        if stem != "auto":
-            raise InputError("a torchvision backbone for a stem", repr(name), "leave out --stem")
-        backbone = TransformersBackbone(image_size=image_size, weights=weights, **(options or {}))
-    elif _RESNET.match(name) and name in _torchvision_names():
-        backbone = TorchvisionResNet(name, image_size=image_size, stem=stem, weights=weights)
-    elif name.startswith(FAMILIES) and name in _torchvision_names():
-        backbone = TorchvisionConvNet(name, image_size=image_size, stem=stem, weights=weights)
-    else:
+    if name in _SMALL and (weights is not None or stem == "imagenet"):
+        raise InputError(
+            "a torchvision backbone for weights and the ImageNet stem", repr(name), "use --model resnet50, say"
+        )
+    if name == "transformers" and stem != "auto":
+        raise InputError("a torchvision backbone for a stem", repr(name), "leave out --stem")
+    if name not in (*_SMALL, "transformers", "auto") and name not in _built():
         raise InputError("a backbone", repr(name), nearest(name, (*_SMALL, *_built(), "transformers", "auto")))
-    backbone.name = name
-    return backbone
 
 
 def _torchvision_names() -> list[str]:
@@ -104,5 +118,6 @@ __all__ = [
     "TransformersBackbone",
     "UNetEncoder",
     "build_backbone",
+    "check_backbone",
     "default_backbone",
 ]

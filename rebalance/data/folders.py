@@ -88,6 +88,7 @@ def read_classes(
         classes = names
     unread = Counter() if unread is None else unread
     unread["image(s) beside the class folders"] += sum(map(is_image, os.listdir(folder)))
+    unread["other file(s) beside the class folders"] += len(_other_files(folder))
     ids = {name: i for i, name in enumerate(classes)}
     images: list[str] = []
     targets: list[int] = []
@@ -101,6 +102,12 @@ def read_classes(
     if not images:
         raise InputError("images in the class folders", f"none in {folder}", "image files end in .jpg, .png, .webp, …")
     return ImageTable(images, np.array(targets, dtype=np.int64), classes)
+
+
+def _other_files(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if not entry.is_dir()]
+    return [name for name in names if not is_image(name) and not is_hidden(name)]
 
 
 def _subfolders(folder: Path) -> list[Path]:

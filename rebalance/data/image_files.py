@@ -19,7 +19,8 @@ def find_images(paths: Sequence[Path]) -> tuple[list[str], tuple[str, ...]]:
     """The files among `paths`, whatever their ending, and the image files at any depth of the folders among them.
 
     Returns:
-        Files in the order of `paths`, each once, and notes on what in the folders was not read.
+        Files in the order of `paths`, each once, however often and by whatever path it is named, and notes on what in
+            the folders was not read.
 
     Raises:
         InputError: Nothing given, no such path, a list file, or a folder without images.
@@ -27,7 +28,7 @@ def find_images(paths: Sequence[Path]) -> tuple[list[str], tuple[str, ...]]:
     if not paths:
         raise InputError("image files, or folders of them", "none", "name them after RUN")
     unread: Counter[str] = Counter()
-    found: dict[str, None] = {}
+    named: list[str] = []
     for path in paths:
         if path.is_dir():
             images = images_below(path, unread)
@@ -35,15 +36,28 @@ def find_images(paths: Sequence[Path]) -> tuple[list[str], tuple[str, ...]]:
                 notes = "".join(f"; {note}" for note in unread_notes(unread))
                 fix = "image files end in .jpg, .png, .webp, …; linked folders have to be named themselves"
                 raise InputError("images in every folder", f"none in {path}{notes}", fix)
-            found |= dict.fromkeys(images)
+            named += images
         elif not path.exists():
             raise InputError("image files, or folders of them", f"no such path: {path}", "check the path")
         elif path.suffix.lower() in LIST_SUFFIXES:
             raise InputError("image files, or folders of them", f"a list file: {path}", "name the images themselves")
         else:
-            found[str(path)] = None
-    check_encoding(list(found))
-    return list(found), tuple(unread_notes(unread))
+            named.append(str(path))
+    found = _each_once(named)
+    check_encoding(found)
+    return found, tuple(unread_notes(unread))
+
+
+def _each_once(files: Sequence[str]) -> list[str]:
+    """`files` without those that an earlier name stands for; links to folders are followed, to files not."""
+    folders: dict[str, str] = {}
+    found: dict[tuple[str, str], str] = {}
+    for file in files:
+        folder, name = os.path.split(file)
+        if folder not in folders:  # once for each of few folders
+            folders[folder] = os.path.realpath(folder)
+        found.setdefault((folders[folder], name), file)
+    return list(found.values())
 
 
 def images_below(folder: Path, unread: Counter[str]) -> list[str]:

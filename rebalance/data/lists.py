@@ -40,6 +40,7 @@ class ListFormat:
     split_column: str = "split"
 
 
+_SHOWN = 10
 _SPLITS = ("train", "val", "test")
 _ALIASES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 _OFTEN_SPLITS = ("split", "set", "subset", "partition", "fold")
@@ -218,12 +219,17 @@ def _split_of(value: str) -> str:
 def _by_split(rows: Sequence[_Row], path: Path, needed: str) -> dict[str, list[_Row]]:
     parts: dict[str, list[_Row]] = {}
     for row in rows:
-        split = _split_of(row[2])
-        if split not in _SPLITS:
-            raise InputError(
-                "a split out of train, val, test", f"{row[2]!r} for {row[0]} in {path}", "name one of them"
-            )
-        parts.setdefault(split, []).append(row)
+        parts.setdefault(_split_of(row[2]), []).append(row)
+    if unknown := [split for split in parts if split not in _SPLITS]:
+        row = parts[unknown[0]][0]
+        words = sorted({row[2] for row in rows})
+        more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+        raise InputError(
+            "a split out of train, val, test",
+            f"{row[2]!r} for {row[0]} in {path}",
+            "rename them to train, val, test, or name another column with --split-column; the words are "
+            f"{', '.join(map(repr, words[:_SHOWN]))}{more}",
+        )
     if needed not in parts:
         raise InputError(f"rows of the {needed} split", f"none in {path}", f"mark them with split {needed}")
     return parts

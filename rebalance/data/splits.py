@@ -13,12 +13,23 @@ import numpy.typing as npt
 from rebalance.counts import IntArray
 from rebalance.data.repeats import first_copies
 from rebalance.data.table import ImageTable, Splits
-from rebalance.errors import InputError
+from rebalance.errors import InputError, listed
 from rebalance.plurals import counted
 from rebalance.profiles import long_tail_counts, long_tail_subset
 
 MIN_VALIDATION_IMAGES = 5
 """With fewer images a class's validation accuracy is noise, and selection by it does harm."""
+
+
+def check_fraction(fraction: float, flag: str) -> float:
+    """The share of a class to hold out, as it is.
+
+    Raises:
+        InputError: It is not inside (0, 1).
+    """
+    if not 0 < fraction < 1:
+        raise InputError(f"a {flag} in (0, 1)", repr(fraction), "use for example 0.1")
+    return fraction
 
 
 def make_long_tailed(splits: Splits, imbalance_factor: float, profile: str = "exp", seed: int = 0) -> Splits:
@@ -51,7 +62,7 @@ def hold_out_validation(splits: Splits, fraction: float, seed: int = 0) -> Split
     if splits.val is not None:
         raise InputError("data without a validation split", "one", "leave out --val-fraction")
     counts = splits.train.counts
-    taken = np.minimum(_round(_check_fraction(fraction, "--val-fraction") * counts), counts - 1)  # train keeps one
+    taken = np.minimum(_round(check_fraction(fraction, "--val-fraction") * counts), counts - 1)  # train keeps one
     small = np.flatnonzero(taken < MIN_VALIDATION_IMAGES)
     if small.size:
         worst = int(small[np.argmin(counts[small])])
@@ -81,13 +92,13 @@ def hold_out_test(splits: Splits, fraction: float, seed: int = 0) -> Splits:
     if splits.test is not None:
         raise InputError("data without a test split", "one", "leave out --test-fraction")
     counts = splits.train.counts
-    taken = np.minimum(np.maximum(_round(_check_fraction(fraction, "--test-fraction") * counts), 1), counts - 1)
+    taken = np.minimum(np.maximum(_round(check_fraction(fraction, "--test-fraction") * counts), 1), counts - 1)
     train, test, repeats = _cut(splits.train, np.maximum(taken, 0), seed)
     images = counted(len(test), "training image")
     note = f"no test split: {images} ({fraction:.0%} of each class) held out for the test"
     untested = np.flatnonzero((test.counts == 0) & (counts > 0))
     single = [splits.classes[label] for label in untested]
-    notes = (note, f"classes of one image have no test image: {', '.join(single)}") if single else (note,)
+    notes = (note, f"classes of one image have no test image: {listed(single)}") if single else (note,)
     return replace(splits, train=train, test=test, notes=(*splits.notes, *notes, *repeats))
 
 
@@ -146,12 +157,6 @@ def _whole_images(images: list[int], sizes: IntArray, n: int) -> list[int]:
     if room and len(left) > 1:
         chosen.append(min(left, key=lambda image: int(sizes[image])))
     return chosen
-
-
-def _check_fraction(fraction: float, flag: str) -> float:
-    if not 0 < fraction < 1:
-        raise InputError(f"a {flag} in (0, 1)", repr(fraction), "use for example 0.1")
-    return fraction
 
 
 def _round(values: npt.ArrayLike) -> IntArray:

@@ -47,7 +47,7 @@ def test_many_classes_are_cut_to_the_worst(capsys: pytest.CaptureFixture[str], m
 
 
 @pytest.mark.parametrize(
-    ("untested", "named"), [(1, "class 0"), (5, "class 3, class 4"), (8, "class 3, class 4 and 3 more")]
+    ("untested", "named"), [(1, "'class 0'"), (5, "'class 3', 'class 4'"), (8, "'class 3', 'class 4' and 3 more")]
 )
 def test_classes_without_an_image_are_told(untested: int, named: str, caplog: pytest.LogCaptureFixture) -> None:
     headline = {
@@ -59,5 +59,5 @@ def test_classes_without_an_image_are_told(untested: int, named: str, caplog: py
     metrics = {"recall": recall, "support": support, "confusion": [], **headline}
     print_figures("test split", metrics, [f"class {i}" for i in range(len(support))])
     (record,) = caplog.records
-    assert f"accuracies are over 2 of {untested + 2} classes: no image here of class 0" in record.getMessage()
+    assert f"accuracies are over 2 of {untested + 2} classes: no image here of 'class 0'" in record.getMessage()
     assert record.getMessage().endswith(named)

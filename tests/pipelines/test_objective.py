@@ -165,3 +165,27 @@ def test_views_of_another_number_are_refused(opened: OpenData) -> None:
     settings = config(method="bcl", data={"augment": "crop,crop"})
     with pytest.raises(InputError, match="--augment for 3 views; got 2 in 'crop,crop'"):
         prepare_training(settings, replace(opened, config=settings.data), torch.device("cpu"))
+
+
+# What is refused whatever the data
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": ModelConfig(model="NONSENSE")}, "expected a backbone; got 'NONSENSE'"),
+        ({"model": ModelConfig(model="small_cnn", stem="imagenet")}, "a torchvision backbone for weights"),
+        ({"model": ModelConfig(model="transformers", stem="small")}, "a torchvision backbone for a stem"),
+        ({"objective": ObjectiveConfig(method="paco", head="cosine")}, "paco without --head"),
+        ({"data": DataConfig(data="digits", image_size=4)}, "--image-size of at least 8"),
+        ({"data": DataConfig(data="digits", val_fraction=1.5)}, r"a --val-fraction in \(0, 1\)"),
+        ({"data": DataConfig(data="digits", test_fraction=-1.0)}, r"a --test-fraction in \(0, 1\)"),
+    ],
+)
+def test_what_no_data_can_mend_is_refused_before_the_folder_of_a_finished_run_is_looked_at(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text("command: train\nseed: 5\n")
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(InputError, match=words):
+        train_in(tmp_path, replace(config(), **changes))

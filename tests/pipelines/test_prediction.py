@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,10 +76,20 @@ def test_further_classes_follow_in_the_order_of_their_probabilities(untrained: P
 def test_without_a_name_the_file_is_named_for_run_and_images(untrained: Path, folder: Path, here: Path) -> None:
     run = here / "runs" / "my run"
     shutil.copytree(untrained, run / "model")
-    expected = Path("runs/predict/my-run-new.csv")
-    assert predict(config(run, folder)).file == predict(config(run / "model", folder)).file == expected
-    assert len(read(expected)) == 10
-    assert predict(config(run, "new/0.jpg", "new/1.jpg")).file == Path("runs/predict/my-run-0.jpg.csv")
+    file = predict(config(run, folder)).file
+    assert predict(config(run / "model", folder)).file == predict(config(run, here / "new")).file == file
+    assert re.fullmatch(r"runs/predict/my-run-new-[0-9a-f]{6}\.csv", str(file))
+    assert len(read(file)) == 10
+    other = predict(config(run, "new/0.jpg", "new/1.jpg")).file
+    assert re.fullmatch(r"runs/predict/my-run-0\.jpg-[0-9a-f]{6}\.csv", str(other))
+
+
+def test_images_that_are_called_like_others_get_a_file_of_their_own(untrained: Path, folder: Path) -> None:
+    shutil.copytree(folder, "elsewhere/new")
+    files = {predict(config(untrained, images)).file for images in ("new", "elsewhere/new", "elsewhere/../new")}
+    assert len(files) == 2
+    shutil.copytree(untrained, f"elsewhere/{untrained.name}")
+    assert predict(config(Path("elsewhere", untrained.name), "new")).file not in files
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 256])
@@ -140,7 +151,7 @@ def test_outputs_that_are_not_finite_are_no_predictions(
     ("words", "shown", "missing"),
     [
         (["new"], ["new/deep/7.jpg", "prediction"], "share"),
-        (["new/0.jpg", "--top", "2"], ["1 images", "prediction 2", "% 2"], "new/1.jpg"),
+        (["new/0.jpg", "--top", "2"], [": 1 image →", "prediction 2", "% 2"], "new/1.jpg"),
         (["new", "many"], ["35 images", "share", "mean probability, %"], "new/0.jpg"),
     ],
 )
@@ -157,10 +168,11 @@ def test_few_images_are_shown_one_by_one_and_many_by_class(
         shutil.copy("new/0.jpg", f"many/{i}.jpg")
     assert main(["predict", str(untrained), *words, "--out", "a.csv", "--device", "cpu"]) == 0
     captured = capsys.readouterr()
-    words_shown = " ".join(captured.out.split())  # titles are as wide as their tables
+    words_shown = " ".join(captured.out.split())
     assert [text for text in shown if text not in words_shown] == []
     assert missing not in words_shown
-    assert "images: a.csv" in captured.err
+    assert re.search(r"images?: a.csv", captured.err)
+    assert "1 images" not in captured.out + captured.err
 
 
 def test_json_has_the_rows_of_the_file_and_what_was_left_out(

@@ -100,7 +100,9 @@ def test_comparison_has_intervals_and_plain_words(finished: Path) -> None:
         assert figures["balanced_accuracy"]["n"] == 2
         assert figures["balanced_accuracy"]["half_width"] >= 0
     assert len(metrics["words"]) == 5
-    assert all(line.endswith(": two seeds, so no judgement.") for line in metrics["words"])
+    *judged, same = metrics["words"]
+    assert all(line.endswith(": two seeds, so no judgement.") for line in judged)
+    assert ": the same images as re-balanced + synthetic, unfiltered: " in same
 
 
 def test_model_is_never_selected_by_the_test_split(finished: Path) -> None:

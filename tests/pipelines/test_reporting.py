@@ -249,7 +249,7 @@ def many_classes(n: int) -> SynthesisData:
 
 def test_loosened_gates_limits_and_missing_figures_are_said() -> None:
     context = synthesis_context(many_classes(9))
-    assert any("loosened for 1 of 9 classes: class 7" in note for note in context["notes"])
+    assert any("loosened for 1 of 9 classes: 'class 7'" in note for note in context["notes"])
     assert any("at most 2 of 64 bits" in note for note in context["notes"])
     assert context["verdicts"][7][-1] == "1 flat, (distance gate loosened)"
     assert context["quality"]["classes"][0][2:4] == ["75", "n/a / n/a"]

@@ -7,7 +7,6 @@ import json
 import re
 import shlex
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -101,40 +100,26 @@ def test_the_list_is_read_by_train_inspect_and_pandas(photos: Path, here: Path) 
     made = resample(config(Path("photos"), Path("balanced.csv")))
     assert dict(zip(made.classes, made.counts, strict=True)) == COUNTS
     assert (made.rows, made.used, made.most_often) == ((40,) * 4, (7, 3, 16, 40), (6, 14, 3, 1))
-    assert (made.splits, made.held_out, made.root) == ({"train": 66, "test": 40}, {}, None)
+    held_out = {"test": Path("balanced.test.csv")}
+    assert (made.splits, made.held_out, made.root) == ({"train": 66, "test": 40}, held_out, None)
     rows = read(Path("balanced.csv"))
     assert {str(Path(path).parent) for path, _ in rows} == {f"photos/train/{name}" for name in COUNTS}
     assert len({path for path, _ in rows}) == 66
     found = inspect(InspectConfig(data=DataConfig(data="balanced.csv")))
     assert (found.classes, found.counts) == (made.classes, (40,) * 4)
     assert pandas.read_csv("balanced.csv")["label"].value_counts().to_dict() == dict.fromkeys(COUNTS, 40)
-    assert made.training == "rebalance train balanced.csv"
+    assert made.training == "rebalance train balanced.csv --test-list balanced.test.csv"
     assert main([*shlex.split(made.training)[1:], *TRAIN]) == 0
     run = Path("runs/train/balanced.csv-balanced_mixup")
     assert json.loads((run / "model" / "model.json").read_text())["train_counts"] == [40] * 4
     assert evaluate(EvaluateConfig(run=run, data="photos", device="cpu"))["n_images"] == 40
 
 
-def test_what_is_held_out_goes_as_it_is_into_lists_of_its_own(photos: Path, here: Path) -> None:
-    shutil.copytree(photos / "train", here / "flat")
-    for file in (here / "flat" / "tail").iterdir():
-        for copy in range(9):
-            (file.parent / f"{copy} of {file.name}").write_bytes(file.read_bytes() + bytes([copy]))
-    made = resample(config(here / "flat", here / "new" / "a b.csv", test_fraction=0.2))
-    assert made.held_out == {"test": here / "new" / "a b.test.csv"}
-    train, test = read(made.file), read(made.held_out["test"])
-    assert not {path for path, _ in train} & {path for path, _ in test}
-    assert Counter(label for _, label in test) == {"tail": 6, "two words": 3, "круг": 8, "f.o.u.r": 1}
-    assert set(Counter(label for _, label in train).values()) == {32}
-    assert made.root == (here / "flat").resolve()
-    assert main([*shlex.split(made.training)[1:], *TRAIN]) == 0
-
-
 def test_files_that_are_not_below_the_list_have_whole_paths_and_a_root(photos: Path, here: Path) -> None:
     made = resample(config(photos, Path("balanced.csv")))
     rows = read(made.file)
     assert all(Path(path).is_absolute() and Path(path).is_file() for path, _ in rows)
-    assert made.root == (photos / "train").resolve()
+    assert made.root == photos.resolve()
     assert main([*shlex.split(made.training)[1:], *TRAIN]) == 0
 
 
@@ -192,28 +177,6 @@ def test_a_held_out_split_that_cannot_be_read_at_all_is_refused(photos: Path, he
     assert not list(here.glob("b.*"))
 
 
-def test_lists_that_were_held_out_before_are_told_of(
-    photos: Path, here: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    shutil.copytree(photos / "train", here / "flat")
-    for _ in range(2):
-        made = resample(config(here / "flat", here / "a.csv", test_fraction=0.2))
-    assert "written before" not in caplog.text
-    whole = resample(config(here / "flat", here / "a.csv"))
-    assert {path for path, _ in read(made.held_out["test"])} <= {path for path, _ in read(whole.file)}
-    assert f"{made.held_out['test']} was written before: its images may be in {whole.file} now" in caplog.text
-
-
-def test_a_list_that_is_read_is_none_that_was_held_out_before(
-    photos: Path, here: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    shutil.copytree(photos / "train", here / "flat")
-    made = resample(config(here / "flat", here / "a.csv", test_fraction=0.2))
-    made.file.rename(here / "source.csv")
-    resample(config(here / "source.csv", here / "a.csv", test_list=made.held_out["test"]))
-    assert "written before" not in caplog.text
-
-
 # The command
 
 
@@ -225,8 +188,9 @@ def test_the_command_shows_the_classes_before_and_after(
     row = next(line for line in shown.out.splitlines() if "tail" in line)
     assert re.findall(r"[\w.%]+", row) == ["tail", "3", "4.5%", "few", "40", "25.0%", "3", "14"]
     assert "66 training images, 160 rows: runs/resample/my-photos.csv" in shown.err
-    assert "the 40 images of the test split are not in it\n" in shown.err
-    assert "to train on it: rebalance train runs/resample/my-photos.csv --root " in shown.err
+    assert "40 images of the test split are not in it, but, as they are, in runs/resample/my-photos.test" in shown.err
+    lists = "runs/resample/my-photos.csv --test-list runs/resample/my-photos.test.csv"
+    assert f"to train on it: rebalance train {lists} --root " in shown.err
     assert main(["resample", str(photos), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == [40] * 4
 
@@ -264,15 +228,6 @@ def test_bad_input_is_one_clear_error_and_writes_nothing(
     assert main(["resample", *words]) == 2
     assert error in capsys.readouterr().err
     assert sorted(here.rglob("*")) == before
-
-
-def test_a_list_of_what_is_held_out_is_not_written_over_one_that_is_read(photos: Path, here: Path) -> None:
-    shutil.copytree(photos / "train" / "круг", here / "a")
-    lines = ["path,label", *(f"a/{i}.jpg,{i % 2}" for i in range(40)), ""]
-    Path("b.test.csv").write_text("\n".join(lines))
-    with pytest.raises(InputError, match=r"another file to write; got b.test.csv, which is read"):
-        resample(config(Path("b.test.csv"), Path("b.csv"), test_fraction=0.2))
-    assert not Path("b.csv").exists()
 
 
 # The page

@@ -35,3 +35,8 @@ def test_a_run_error_is_no_input_error() -> None:
 )
 def test_advice_names_the_nearest_and_all_valid(name: str, advice: str) -> None:
     assert nearest(name, (valid for valid in ("ldam", "ce", "balanced_softmax"))) == advice
+
+
+def test_valid_names_with_commas_or_blanks_are_quoted_so_that_each_can_be_told_from_the_next() -> None:
+    assert nearest("cats", ["cat, wild", "cat"]) == "did you mean 'cat'? valid: 'cat', 'cat, wild'"
+    assert nearest("x", ["hot dog", "cat"]) == "valid: 'cat', 'hot dog'"

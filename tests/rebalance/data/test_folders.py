@@ -151,6 +151,13 @@ def test_what_is_not_read_is_told(tmp_path: Path, disk: Disk) -> None:
     assert set(note.removeprefix("not read: ").split(", ")) == kinds
 
 
+def test_files_beside_the_class_folders_of_a_split_are_told(tmp_path: Path, disk: Disk) -> None:
+    disk.fill(tmp_path, "train/cat/1.png", "train/dog/1.png", "test/cat/2.png", "train/.DS_Store")
+    (tmp_path / "train" / "README.txt").write_text("read me")
+    (tmp_path / "test" / "labels.csv").write_text("path,label")
+    assert read_folder(tmp_path).notes == ("not read: 2 other file(s) beside the class folders",)
+
+
 def test_a_linked_folder_inside_a_class_is_told(tmp_path: Path, disk: Disk) -> None:
     disk.fill(tmp_path, "data/cat/1.png", "data/dog/1.png", "other/2.png")
     (tmp_path / "data" / "cat" / "linked").symlink_to(tmp_path / "other")

@@ -41,6 +41,14 @@ def test_files_are_taken_as_they_are_named_and_once(folder: Path) -> None:
     assert found == [f"photos/{name}" for name in ("odd.xyz", "deep/er/c.webp", ".d.jpg", "a.jpg", "b.PNG")]
 
 
+def test_an_image_counts_once_by_whatever_path_it_is_named(folder: Path, here: Path) -> None:
+    (here / "link").symlink_to(folder)
+    named = ["photos/a.jpg", here / "photos" / "a.jpg", "photos/deep/../a.jpg", "./photos/a.jpg", "link/a.jpg", "link"]
+    found, _ = find_images([Path(path) for path in named])
+    assert found == ["photos/a.jpg", "link/b.PNG", "link/deep/er/c.webp"]
+    assert find_images([here / "photos", Path("photos")])[0] == [str(here / file) for file in find_images([folder])[0]]
+
+
 @pytest.mark.parametrize(
     ("paths", "message"),
     [

@@ -139,6 +139,10 @@ def test_blanks_around_columns_and_labels_make_no_class(tmp_path: Path, disk: Di
         ("path,label\n,3\n", "a path and a label in every row"),
         ("path,label,split\na.jpg,1,trian\n", "a split out of train, val, test; got 'trian' for a.jpg"),
         ("path,label,split\na.jpg,1,train\na.jpg,1,\n", "a split out of train, val, test; got ''"),
+        (
+            "path,label,split\na.jpg,1,Train\na.jpg,1,learn\na.jpg,1,exam\na.jpg,1,learn\n",
+            "rename them to train, val, test, or .* the words are 'Train', 'exam', 'learn'$",
+        ),
         ("path,label,split\na.jpg,1,test\n", "rows of the train split; got none"),
         ('path,label\n"a.jpg,1\n' + 200_000 * "x", "expected a CSV file; .*field larger"),
         ("path,label\na\0.jpg,1\n", "without a NUL"),
