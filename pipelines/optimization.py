@@ -55,9 +55,9 @@ def warn_of_epochs(config: OptimizationConfig, default: int = OptimizationConfig
 
     Args:
         config: How long.
-        default: Epochs of the command, which nobody gave.
+        default: Epochs of the command, which nobody gave; nor did they give those of a config without any.
     """
-    if config.updates is not None and config.epochs != default:
+    if config.updates is not None and config.epochs not in (default, OptimizationConfig.epochs):
         log.warning("--epochs %d changes nothing beside --updates %d", config.epochs, config.updates)
 
 

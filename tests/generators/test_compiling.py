@@ -42,7 +42,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("changes", [{}, {"objective": "cbdm"}, {"augment": 0.5}, {"amp": "bf16"}])
+@pytest.mark.parametrize("changes", [{}, {"objective": "cbdm", "augment": 0.5, "amp": "bf16"}])
 def test_training_gives_the_same_weights_from_one_graph(changes: dict[str, Any], graphs: Any) -> None:
     network, settings = replace(NETWORK, told="augment" in changes), replace(SETTINGS, **changes)
     plain = train_class_conditional(IMAGES, LABELS, network, settings)
