@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 
@@ -24,6 +24,9 @@ def given_flags(group: Any, names: Iterable[str] | None = None) -> dict[str, Any
         group: The config, or the group.
         names: Which of its settings are looked at, in this order; all by default.
     """
-    defaults = {field.name: field.default for field in fields(group)}
+    defaults = {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(group)
+    }
     looked_at = defaults if names is None else names
     return {flag_of(name): getattr(group, name) for name in looked_at if getattr(group, name) != defaults[name]}

@@ -11,11 +11,14 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from generators.class_conditional import ClassConditionalGenerator, build_unet
 from generators.class_conditional_training import TrainingSettings
 from pipelines import (
+    BudgetConfig,
     DataConfig,
+    FilterConfig,
     GeneratorConfig,
     SynthesizeConfig,
     class_conditional_plan,
@@ -122,6 +125,26 @@ def sampling_minutes(strengths: tuple[float, ...], *numbers: int) -> list[float]
     plan = plan_class_conditional(settings, ("0", "1"), 16, 1000, torch.device("cpu"))
     assert plan.sampling_batch == 128
     return [plan.estimate_minutes(n)[1] for n in numbers]
+
+
+def test_training_and_sampling_are_compiled_where_told(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
+    tiny = {"generator_updates": 2, "generator_batch_size": 4, "generator_channels": (8, 16), "steps": 2}
+    for told in (False, True):
+        synthesize(
+            SynthesizeConfig(
+                data=DataConfig(data=str(photos)),
+                budget=BudgetConfig(max_images=2),
+                generator=GeneratorConfig(**tiny, sampling_batch=2, compile_generator=told),
+                filter=FilterConfig(feature_updates=2, skip_gate=("distance",)),
+                device="cpu",
+                out=tmp_path / str(told),
+            )
+        )
+        assert len(compiled) == (4 if told else 0)  # of the estimate, and of what is made
 
 
 @pytest.mark.usefixtures("ticking")
