@@ -70,14 +70,15 @@ class ModelConfig:
 
     model: str = "auto"
     """Backbone: small_cnn, resnet20, resnet32, resnet56, unet; a ResNet, ResNeXt, ConvNeXt, DenseNet, EfficientNet,
-    MobileNet, RegNet or ShuffleNet of torchvision, such as resnet50, convnext_tiny or efficientnet_b0; or transformers,
-    with --weights. auto: by image size, small_cnn up to 16 px, resnet32 up to 64 px, else resnet50."""
+    MobileNet, RegNet or ShuffleNet of torchvision, such as resnet50, convnext_tiny or efficientnet_b0; timm/NAME, where
+    timm is installed; transformers, with --weights; or package.module:Class, a Backbone of your own. auto: by image
+    size, small_cnn up to 16 px, resnet32 up to 64 px, else resnet50."""
     stem: Literal["auto", "imagenet", "small"] = "auto"
-    """First layers of torchvision networks: as published, or small, without their stride of 4 (of ResNets, 3×3 in place
-    of 7×7 and max-pool); auto: small up to 64 px."""
+    """First layers of networks of torchvision and timm: as published, or small, without their stride of 4 (of
+    torchvision's ResNets, 3×3 in place of 7×7 and max-pool); auto: small up to 64 px."""
     weights: Annotated[Path | None, arg(aliases=["--initial-checkpoint"])] = None
-    """Local weights file of a torchvision network to start from, or with --model transformers the folder of a vision
-    model, such as ViT, DINOv2, CLIP, Swin or ConvNeXt."""
+    """Local weights file of the network to start from, or with --model transformers the folder of a vision model, such
+    as ViT, DINOv2, CLIP, Swin or ConvNeXt."""
 
     def __post_init__(self) -> None:
         paths_from_text(self)

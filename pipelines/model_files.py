@@ -201,6 +201,8 @@ def load_model(run: Path | str) -> TrainedClassifier:
         description = ModelDescription(**{**values, **lists})
         classifier = build_classifier(description)
         classifier.load_state_dict(load_file(weights))
+    except InputError as error:  # a backbone that this Python cannot import, say
+        raise InputError(f"{error.expected}, for {folder}", error.got, error.fix) from error
     except Exception as error:
         raise InputError("a whole model folder", f"{folder}: {error}", "export the model again") from error
     return TrainedClassifier(classifier, description)

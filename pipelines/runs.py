@@ -26,7 +26,8 @@ from rebalance.files import read_json, remove_unfinished, write_json, write_text
 from rebalance.ranks import gather, is_main, rank, world_size
 
 _PACKAGES = (
-    "torch torchvision diffusers transformers accelerate scikit-learn imbalanced-learn numpy pillow safetensors".split()
+    *("torch", "torchvision", "diffusers", "transformers", "accelerate", "timm"),
+    *("scikit-learn", "imbalanced-learn", "numpy", "pillow", "safetensors"),
 )
 LOCK = ".lock"
 FIRST_STAGE = "first_stage.yaml"

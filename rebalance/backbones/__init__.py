@@ -9,7 +9,10 @@ from typing import Any
 
 from rebalance.backbones.base import Backbone
 from rebalance.backbones.cifar_resnet import CifarResNet
+from rebalance.backbones.own_class import SEPARATOR, own_backbone, own_class
 from rebalance.backbones.small_cnn import SmallCNN
+from rebalance.backbones.timm_files import PREFIX, check_timm
+from rebalance.backbones.timm_model import TimmBackbone
 from rebalance.backbones.torchvision_convnet import FAMILIES, TorchvisionConvNet
 from rebalance.backbones.torchvision_resnet import TorchvisionResNet
 from rebalance.backbones.transformers_model import TransformersBackbone
@@ -46,10 +49,11 @@ def build_backbone(
 
     Args:
         name: "small_cnn", "resnet20", "resnet32", "resnet56", "unet", a convolutional network of torchvision, such as
-            "resnet50" or "efficientnet_b0", "transformers", or "auto", which chooses by `image_size`.
+            "resnet50" or "efficientnet_b0", "timm/" and a name of timm, "transformers", "package.module:Class", a
+            subclass of `Backbone` of your own, or "auto", which chooses by `image_size`.
         image_size: Height and width of the images, px.
-        stem: "auto", "imagenet" or "small"; torchvision networks only.
-        weights: Local weights file of a torchvision network; for "transformers" the folder of a model.
+        stem: "auto", "imagenet" or "small"; networks of torchvision and timm only.
+        weights: Local weights file of the network; for "transformers" the folder of a model.
         options: What `Backbone.options` gave, to build a backbone anew without its weights.
 
     Raises:
@@ -63,6 +67,10 @@ def build_backbone(
         backbone = _SMALL[name]()
     elif name == "transformers":
         backbone = TransformersBackbone(image_size=image_size, weights=weights, **(options or {}))
+    elif SEPARATOR in name:
+        backbone = own_backbone(name, image_size=image_size, weights=weights, options=options)
+    elif name.startswith(PREFIX):
+        backbone = TimmBackbone(name, image_size=image_size, stem=stem, weights=weights)
     elif _RESNET.match(name):
         backbone = TorchvisionResNet(name, image_size=image_size, stem=stem, weights=weights)
     else:
@@ -72,7 +80,7 @@ def build_backbone(
 
 
 def check_backbone(name: str, *, stem: str = "auto", weights: Path | None = None) -> None:
-    """Refuse what `build_backbone` cannot build, whatever the size of the images; nothing is built or read.
+    """Refuse what `build_backbone` cannot build, whatever the size of the images; nothing is built.
 
     Args:
         name: As there.
@@ -92,9 +100,13 @@ def check_backbone(name: str, *, stem: str = "auto", weights: Path | None = None
         raise InputError(
             "a torchvision backbone for weights and the ImageNet stem", repr(name), "use --model resnet50, say"
         )
-    if name == "transformers" and stem != "auto":
+    if (name == "transformers" or SEPARATOR in name) and stem != "auto":
         raise InputError("a torchvision backbone for a stem", repr(name), "leave out --stem")
-    if name not in (*_SMALL, "transformers", "auto") and name not in _built():
+    if SEPARATOR in name:
+        own_class(name)
+    elif name.startswith(PREFIX):
+        check_timm(name)
+    elif name not in (*_SMALL, "transformers", "auto") and name not in _built():
         raise InputError("a backbone", repr(name), nearest(name, (*_SMALL, *_built(), "transformers", "auto")))
 
 
@@ -113,6 +125,7 @@ __all__ = [
     "Backbone",
     "CifarResNet",
     "SmallCNN",
+    "TimmBackbone",
     "TorchvisionConvNet",
     "TorchvisionResNet",
     "TransformersBackbone",

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, final
 
-import torch
 from torch import Tensor, nn
 
 from rebalance.backbones.base import Backbone, fill_stages
-from rebalance.backbones.torchvision_resnet import SMALL_IMAGE
+from rebalance.backbones.stages import cut_into_stages, has_small_stem, keep_size
 from rebalance.backbones.weights_file import IMAGENET, load_weights
 
 FAMILIES = ("convnext", "densenet", "efficientnet", "mobilenet", "regnet", "shufflenet")
 """How torchvision's names of these networks begin. Vision transformers and Swin: see `TransformersBackbone`."""
-_PROBE = 64  # px: every network here can be halved to 2 px from it
 
 
 @final
@@ -43,11 +40,9 @@ class TorchvisionConvNet(Backbone):
         if weights is not None:
             load_weights(net, weights, left_out=(f"{classifier}.",))
             self.normalization = IMAGENET
-        stages, channels = _cut(_layers(net))
-        if stem == "small" or (stem == "auto" and image_size <= SMALL_IMAGE):
-            for stage in stages[: 1 if name.startswith("convnext") else 2]:
-                _keep_size(stage)
-        fill_stages(self, stages, channels)
+        stages, channels = cut_into_stages(_layers(net))
+        small = keep_size(stages) if has_small_stem(stem, image_size) else None
+        fill_stages(self, small or stages, channels)
         self.between = between
         self._n_features = int(net.get_submodule(classifier).in_features)
 
@@ -84,38 +79,3 @@ def _head(net: Any) -> tuple[str, nn.ModuleList]:
         return name, nn.ModuleList()
     before = [layer for layer in head[:-1] if not isinstance(layer, nn.Dropout | nn.Flatten)]
     return f"{name}.{len(head) - 1}", nn.ModuleList(before)
-
-
-def _cut(layers: list[nn.Module]) -> tuple[list[nn.Sequential], list[int]]:
-    """Stages, and the channels after each."""
-    stages: list[list[nn.Module]] = []
-    channels: list[int] = []
-    maps = torch.zeros(1, 3, _PROBE, _PROBE)
-    with torch.no_grad():
-        for layer in layers:
-            before = maps.shape[-1]
-            maps = layer.eval()(maps)
-            layer.train()
-            if not stages or (maps.shape[-1] < before and before < _PROBE):
-                stages.append([])
-                channels.append(0)
-            stages[-1].append(layer)
-            channels[-1] = maps.shape[1]
-    return [nn.Sequential(*stage) for stage in stages], channels
-
-
-def _keep_size(stage: nn.Sequential) -> None:
-    """Take the strides out of a stage, and the maximum that comes with one."""
-    for parent, name, module in list(_children(stage)):
-        if isinstance(module, nn.MaxPool2d):
-            setattr(parent, name, nn.Identity())
-        elif isinstance(module, nn.Conv2d) and module.stride != (1, 1):
-            module.stride = (1, 1)
-            if module.kernel_size == (4, 4):  # ConvNeXt's, without a border
-                setattr(parent, name, nn.Sequential(nn.ZeroPad2d((1, 2, 1, 2)), module))
-
-
-def _children(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-    for parent in module.modules():
-        for name, child in parent.named_children():
-            yield parent, name, child

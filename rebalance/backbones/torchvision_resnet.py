@@ -8,10 +8,8 @@ from typing import final
 from torch import nn
 
 from rebalance.backbones.base import Backbone, fill_stages
+from rebalance.backbones.stages import has_small_stem
 from rebalance.backbones.weights_file import IMAGENET, load_weights
-
-SMALL_IMAGE = 64
-"""Images up to this size (px) get the small stem under "auto": a stride of 4 before the first block loses them."""
 
 
 @final
@@ -33,7 +31,7 @@ class TorchvisionResNet(Backbone):
         import torchvision
 
         net = torchvision.models.get_model(name, weights=None)
-        small = stem == "small" or (stem == "auto" and image_size <= SMALL_IMAGE)
+        small = has_small_stem(stem, image_size)
         if small:
             net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
             nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""Weights of torchvision networks from a local file; nothing is downloaded and nothing unpickled."""
+"""Weights of a network from a local file; nothing is downloaded and nothing unpickled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")
 
 
 def load_weights(net: nn.Module, path: Path, *, left_out: tuple[str, ...]) -> None:
-    """Load a file in torchvision's layout into `net`.
+    """Load a file of the state dict of `net`, and of torchvision's networks of any age, into `net`.
 
     Args:
         net: The network.
@@ -46,7 +46,7 @@ def load_weights(net: nn.Module, path: Path, *, left_out: tuple[str, ...]) -> No
         if key not in kept or kept[key].shape != value.shape:
             got = f"shape {tuple(kept[key].shape)}" if key in kept else "nothing"
             raise InputError(
-                f"{key} of shape {tuple(value.shape)} in {path.name}", got, "use weights of the same torchvision model"
+                f"{key} of shape {tuple(value.shape)} in {path.name}", got, "use weights of the same model"
             )
     if more := [key for key in kept if key not in wanted]:
         raise InputError(f"the layers of the model in {path.name}", f"also {more[0]}", "name the model they are from")

@@ -193,6 +193,13 @@ def test_damage_is_one_clear_error(run: Path, file: str, content: bytes) -> None
         load_model(run)
 
 
+def test_a_backbone_that_is_not_there_is_told_as_such(run: Path) -> None:
+    path = run / "model" / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "backbone": "nothing:Here"}))
+    with pytest.raises(InputError, match=r"Backbone, for .*model; got 'nothing:Here': No module named .*PYTHONPATH"):
+        load_model(run)
+
+
 def test_missing_or_broken_json_is_named(run: Path) -> None:
     (run / "model" / "model.json").write_text("{")
     with pytest.raises(InputError, match=r"expected JSON; got .*model.json"):
@@ -202,9 +209,7 @@ def test_missing_or_broken_json_is_named(run: Path) -> None:
         load_model(run)
 
 
-@pytest.mark.parametrize(
-    "change", [{"classes": ["a"]}, {"backbone": "resnet20"}, {"backbone": "nothing"}, {"head": "cosine"}, {"more": 1}]
-)
+@pytest.mark.parametrize("change", [{"classes": ["a"]}, {"backbone": "resnet20"}, {"head": "cosine"}, {"more": 1}])
 def test_a_description_that_does_not_fit_the_weights_is_refused(run: Path, change: dict[str, Any]) -> None:
     path = run / "model" / "model.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
