@@ -11,7 +11,7 @@ report.html, .md, .json
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ from pipelines.ranges import refuse_below
 from pipelines.reporting import report
 from pipelines.results import claim_data
 from pipelines.runs import RunFolder, slug
-from pipelines.same_images import ALIKE, copy_training, same_images
+from pipelines.same_images import ALIKE, copy_training, pairs_on_the_same, same_images
 from pipelines.session import start_session
 from pipelines.synthesis import check_synthesis, synthesize
 from pipelines.training import TrainResult, train_in
@@ -100,7 +100,8 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
         resolved = with_precision(arm_config(config, "ce", config.seed, None), session.device, opened.size, folder)
         claim_data(run, opened, precision=resolved.optimization.amp)
         results = _run_arms(config, baseline, opened, run, resolved.optimization.amp)
-        alike = same_images(config.arms, folder / "synthesis")
+        seeds = range(config.seed, config.seed + config.seeds)
+        alike = pairs_on_the_same(folder, config.arms, seeds, folder / "synthesis")
         metrics = _summarize(config, results, opened, alike, read_tuning(folder), read_rounds(folder))
         if is_main():
             _export(run, metrics["selected"]["arm"], config.seed)
@@ -157,18 +158,24 @@ def _run_arms(
                 made = make_in_rounds(
                     run / "feedback", config, opened, images, features, train_candidate, synthesis_config
                 )
-            if arm in ALIKE and ALIKE[arm] in results and same_images(config.arms, images):
-                _copy_arm(config, arm, images, run)
-            results[arm] = _train_arm(config, arm, made, opened, run, auto)
+            copied = _copy_arm(config, arm, images, run) if arm in ALIKE and ALIKE[arm] in results else ()
+            results[arm] = _train_arm(config, arm, made, opened, run, auto, copied)
     return {arm: results[arm] for arm in config.arms}
 
 
-def _copy_arm(config: RebalanceConfig, arm: Arm, images: Path, run: RunFolder) -> None:
-    """Take over what was trained on the same images, for the seeds that are not begun."""
-    log.info("%s: the same images as %s, so not trained again", ARM_TITLES[arm], ARM_TITLES[ALIKE[arm]])
+def _copy_arm(config: RebalanceConfig, arm: Arm, images: Path, run: RunFolder) -> list[int]:
+    """Take over what was trained on the same images; the seeds of which that was done, none that was begun before."""
+    taken = same_images(config.arms, images)
+    if taken is None:
+        return []
+    copied = []
     for seed in range(config.seed, config.seed + config.seeds):
-        source = run / "arms" / ALIKE[arm] / f"seed-{seed}"
-        copy_training(source, run / "arms" / arm / f"seed-{seed}", arm_config(config, arm, seed, images))
+        source, folder = (run / "arms" / one / f"seed-{seed}" for one in (ALIKE[arm], arm))
+        if copy_training(source, folder, arm_config(config, arm, seed, images), taken):
+            copied.append(seed)
+    if copied:
+        log.info("%s: the same images as %s, so not trained again", ARM_TITLES[arm], ARM_TITLES[ALIKE[arm]])
+    return copied
 
 
 def _train_candidate(
@@ -183,12 +190,21 @@ def _synthesize_fold(folder: Path, config: RebalanceConfig, opened: OpenData, fe
 
 
 def _train_arm(
-    config: RebalanceConfig, arm: Arm, images: Path | None, opened: OpenData, run: RunFolder, auto: Amp
+    config: RebalanceConfig,
+    arm: Arm,
+    images: Path | None,
+    opened: OpenData,
+    run: RunFolder,
+    auto: Amp,
+    copied: Collection[int] = (),
 ) -> list[TrainResult]:
     before = config.seeds * sorted(config.arms, key=WITH_IMAGES.__contains__).index(arm)
     trainings = []
     for i, seed in enumerate(range(config.seed, config.seed + config.seeds)):
         folder = run / "arms" / arm / f"seed-{seed}"
+        if seed in copied:
+            trainings.append(TrainResult(folder, read_json(folder / "metrics.json")))
+            continue
         if not (folder / "metrics.json").exists():
             n_all = config.seeds * len(config.arms)
             log.info("training %d of %d: %s, seed %d", before + i + 1, n_all, ARM_TITLES[arm], seed)
@@ -265,7 +281,8 @@ def run_command(config: RebalanceConfig) -> None:
         cells = [_cell(figures.get(name)) for name in names]
         rows.append([ARM_TITLES[arm], *cells])
     n = len(result.metrics["seeds"])
-    title = f"test split, mean of {n} seeds ± 95 % interval" if n > 1 else "test split, one seed"
+    titles = {1: "one seed", 2: "mean of two seeds"}
+    title = f"test split, {titles.get(n, f'mean of {n} seeds ± 95 % interval')}"
     print_table(title, ["", *(METRIC_TITLES[name] for name in names)], rows)
     for line in result.metrics["words"]:
         log.info("%s", line)

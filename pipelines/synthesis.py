@@ -145,7 +145,8 @@ def _show_and_check(config: SynthesizeConfig, plan: SynthesisPlan, opened: OpenD
     except InputError as error:
         if not config.dry_run:
             raise
-        log.warning("without --dry-run this is refused: %s", error)
+        lines = f"expected {error.expected}\n  got {error.got}\n  {error.fix}"
+        log.warning("without --dry-run this is refused:\n  %s", lines)
     return minutes
 
 

@@ -57,7 +57,7 @@ def test_the_classifier_of_the_gates_counts_where_it_is_trained(
     ]
     with caplog.at_level(logging.INFO):
         synthesize(replace(settings, dry_run=True))
-    assert "classifier of the gates: about 90.0 minutes; generator" in caplog.text
+    assert "classifier of the gates: about 90.0 minutes\n" in caplog.text
     assert "without --dry-run this is refused" in caplog.text
     given = replace(settings, filter=replace(settings.filter, features=tmp_path / "run"), dry_run=True)
     with pytest.raises(InputError, match="expected a finished run with a model"):
