@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from pipelines.arms import WITH_IMAGES, arm_config, features_run, synthesis_config, with_augmentation_of
-from pipelines.comparison import ARM_TITLES, METRIC_TITLES, compare
+from pipelines.comparison import ARM_TITLES, METRIC_TITLES, Estimate, compare
 from pipelines.config import Arm, RebalanceConfig, ReportConfig
 from pipelines.console import log, print_table
 from pipelines.feedback import check_rounds, make_in_rounds, read_rounds, with_feedback_arm
 from pipelines.generator_flags import check_generator
-from pipelines.judging import check_gates
+from pipelines.judging import check_gates, warn_of_feature_updates
 from pipelines.loading import load_splits, with_default_test
 from pipelines.model_files import weights_of
 from pipelines.objective import check_training
@@ -123,6 +123,8 @@ def _check(config: RebalanceConfig) -> None:
     parse_candidates(config)
     check_generator(config)
     check_gates(config.filter)
+    of_arm = "the re-balanced arm" if "rebalanced" in config.arms else None
+    warn_of_feature_updates(config.filter, config.filter.features or of_arm)
     if config.filter.features is not None:
         weights_of(config.filter.features)
     if config.tune_folds == 1 or config.tune_folds < 0:
@@ -278,7 +280,7 @@ def run_command(config: RebalanceConfig) -> None:
     names = ("balanced_accuracy", "many_shot", "medium_shot", "few_shot", "worst_class", "ece")
     rows = []
     for arm, figures in result.metrics["arms"].items():
-        cells = [_cell(figures.get(name)) for name in names]
+        cells = [_figure(figures.get(name)) for name in names]
         rows.append([ARM_TITLES[arm], *cells])
     n = len(result.metrics["seeds"])
     titles = {1: "one seed", 2: "mean of two seeds"}
@@ -291,8 +293,5 @@ def run_command(config: RebalanceConfig) -> None:
     log.info("report: %s", result.folder / "report.html")
 
 
-def _cell(figure: dict[str, Any] | None) -> str:
-    if figure is None:
-        return "n/a"
-    half = figure["half_width"]
-    return f"{100 * figure['mean']:.1f}" + ("" if half is None else f" ± {100 * half:.1f}")
+def _figure(estimate: dict[str, Any] | None) -> str:
+    return "n/a" if estimate is None else Estimate(**estimate).percent()
