@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from rebalance.counts import in_class_order
 from rebalance.errors import InputError
 from rebalance.transfer import send
 
@@ -232,5 +233,5 @@ def _rows(permutation: Tensor, images: Tensor) -> Tensor:
 
 def _counts_of(counts: npt.ArrayLike | Tensor, targets: Tensor) -> Tensor:
     """Counts of the samples' classes, float64 (B,)."""
-    n = counts if isinstance(counts, Tensor) else torch.tensor(np.asarray(counts, dtype=np.float64))
+    n = counts if isinstance(counts, Tensor) else torch.tensor(np.asarray(in_class_order(counts), dtype=np.float64))
     return n.to(targets.device, torch.float64)[targets]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -190,6 +191,16 @@ def test_tail_partners_are_drawn_by_inverse_frequency_of_their_class() -> None:
     alike = torch.cat([sample_tail_partners(targets, counts, strength=0.0, generator=draws) for _ in range(2000)])
     shares = torch.bincount(targets[alike], minlength=3) / len(alike)
     torch.testing.assert_close(shares, torch.tensor([0.6, 0.3, 0.1]), rtol=0, atol=0.02)
+
+
+def test_counts_as_a_series_are_taken_by_class_id() -> None:
+    counts = pd.Series([1000, 100, 10], [2, 0, 1])
+    draws = [
+        sample_tail_partners(TARGETS, n, generator=torch.Generator().manual_seed(0)) for n in (counts, [100, 10, 1000])
+    ]
+    assert torch.equal(*draws)
+    shares = [remix(IMAGES, TARGETS, 0.4, PERMUTATION, n)[1][1] for n in (counts, [100, 10, 1000])]
+    assert torch.equal(*shares)
 
 
 def test_centers_lie_in_the_image() -> None:
