@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rebalance.errors import InputError
@@ -153,6 +155,18 @@ def test_mixed_loss_takes_modules_and_is_soft_target_cross_entropy() -> None:
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def test_mixed_loss_takes_a_module_of_torch_s_that_does_not_reduce() -> None:
+    logits, lam = torch.randn(4, 3), torch.tensor([0.1, 0.9, 0.4, 1.0])
+    weight = torch.tensor([1.0, 2.0, 3.0])
+    arguments = logits, TARGETS, TARGETS.flip(0), lam
+    found = mixed_loss(torch.nn.CrossEntropyLoss(weight, reduction="none"), *arguments)
+    torch.testing.assert_close(found, mixed_loss(partial(F.cross_entropy, weight=weight), *arguments))
+    with pytest.raises(
+        InputError, match="got CrossEntropyLoss with reduction 'mean'; make it with"
+    ):
+        mixed_loss(torch.nn.CrossEntropyLoss(), *arguments)
 
 
 def test_lambda_is_beta_distributed() -> None:
