@@ -163,9 +163,7 @@ def test_mixed_loss_takes_a_module_of_torch_s_that_does_not_reduce() -> None:
     arguments = logits, TARGETS, TARGETS.flip(0), lam
     found = mixed_loss(torch.nn.CrossEntropyLoss(weight, reduction="none"), *arguments)
     torch.testing.assert_close(found, mixed_loss(partial(F.cross_entropy, weight=weight), *arguments))
-    with pytest.raises(
-        InputError, match="got CrossEntropyLoss with reduction 'mean'; make it with"
-    ):
+    with pytest.raises(InputError, match="got CrossEntropyLoss with reduction 'mean'; make it with"):
         mixed_loss(torch.nn.CrossEntropyLoss(), *arguments)
 
 
