@@ -23,7 +23,7 @@ def find_images(paths: Sequence[Path]) -> tuple[list[str], tuple[str, ...]]:
             the folders was not read.
 
     Raises:
-        InputError: Nothing given, no such path, a list file, or a folder without images.
+        InputError: Nothing given, no such path, a text or list file, or a folder without images.
     """
     if not paths:
         raise InputError("image files, or folders of them", "none", "name them after RUN")
@@ -40,7 +40,8 @@ def find_images(paths: Sequence[Path]) -> tuple[list[str], tuple[str, ...]]:
         elif not path.exists():
             raise InputError("image files, or folders of them", f"no such path: {path}", "check the path")
         elif path.suffix.lower() in LIST_SUFFIXES:
-            raise InputError("image files, or folders of them", f"a list file: {path}", "name the images themselves")
+            kind = "text" if path.suffix.lower() == ".txt" else "list"
+            raise InputError("image files, or folders of them", f"a {kind} file: {path}", "name the images themselves")
         else:
             named.append(str(path))
     found = _each_once(named)
