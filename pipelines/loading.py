@@ -26,6 +26,7 @@ from rebalance.errors import InputError
 
 DIGITS_IMBALANCE_FACTOR = 50.0
 _SMALL = 64  # px; images up to this size are kept at their own size
+_SHOWN = 20
 
 
 def load_splits(config: DataConfig) -> Splits:
@@ -68,6 +69,22 @@ def read_source(config: DataConfig) -> Splits:
             "a folder of images or a list file (.txt, .csv, .tsv)", f"the file {path}", "give one of the two"
         )
     return read_folder(path)
+
+
+def check_every_class(table: ImageTable) -> None:
+    """Refuse classes without an image.
+
+    Raises:
+        InputError: There are such.
+    """
+    empty = [name for name, n in zip(table.classes, table.counts, strict=True) if not n]
+    if empty:
+        more = f" and {len(empty) - _SHOWN} more classes" if len(empty) > _SHOWN else ""
+        raise InputError(
+            "at least one image in every class",
+            f"0 images of {', '.join(map(repr, empty[:_SHOWN]))}{more}",
+            "remove the class or add an image of it" if len(empty) == 1 else "remove the classes or add images of them",
+        )
 
 
 def image_size(config: DataConfig, table: ImageTable) -> int:

@@ -117,7 +117,9 @@ def _corrupt(photos: Path, here: Path) -> Sequence[str]:
 
 
 def _empty_class(photos: Path, here: Path) -> Sequence[str]:
-    (_copy(photos, here) / "train" / "nothing").mkdir()
+    train = _copy(photos, here) / "train"
+    for name in ("nothing", "@eaDir", "a"):
+        (train / name).mkdir()
     return ["train", "copy"]
 
 
@@ -145,7 +147,7 @@ BAD_INPUT: dict[str, tuple[Prepare | Sequence[str], str]] = {
     "one class": (_one_class, "at least two classes"),
     "corrupt images": (_corrupt, "40 of 66 that cannot be read"),
     "class missing in train": (_unknown_test_class, "did you mean 'tail'"),
-    "empty class": (_empty_class, "0 images of 'nothing'"),
+    "empty class": (_empty_class, "0 images of 'a', 'nothing'\n"),
     "list outside root": (_outside, "paths inside"),
     "unknown method": (["train", "digits", "--method", "ldamm"], "did you mean 'ldam'"),
     "unknown option": (["train", "digits", "--method", "ldam", "-o", "max_margins=1"], "did you mean 'max_margin'"),

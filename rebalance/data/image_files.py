@@ -100,7 +100,7 @@ def unread_notes(unread: Counter[str]) -> list[str]:
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is passed by."""
-    return name.startswith(".") or name == "__MACOSX"  # .ipynb_checkpoints holds copies, the other no images
+    return name.startswith(".") or name in ("__MACOSX", "@eaDir")  # .ipynb_checkpoints holds copies, the others none
 
 
 def is_image(name: str) -> bool:

@@ -142,7 +142,7 @@ def test_no_path_and_no_folder_are_told_apart(tmp_path: Path, disk: Disk) -> Non
 
 def test_what_is_not_read_is_told(tmp_path: Path, disk: Disk) -> None:
     disk.fill(tmp_path, "cat/1.png", "cat/2.HEIC", "cat/3.heic", "cat/4", "cat/.DS_Store", "dog/deep/5.png", "6.png")
-    disk.fill(tmp_path, "__MACOSX/cat/1.png")
+    disk.fill(tmp_path, "__MACOSX/cat/1.png", "@eaDir/cat/1.png", "cat/@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg")
     splits = read_folder(tmp_path)
     assert splits.classes == ("cat", "dog")
     assert len(splits.train) == 2
