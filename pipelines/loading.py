@@ -17,7 +17,8 @@ from pipelines.data_flags import CIFAR, is_list_file
 from rebalance.counts import shot_groups
 from rebalance.data.digits import read_digits
 from rebalance.data.folders import read_folder
-from rebalance.data.lists import ListFormat, read_lists
+from rebalance.data.list_rows import ListFormat
+from rebalance.data.lists import read_lists
 from rebalance.data.splits import hold_out_test, hold_out_validation, make_long_tailed
 from rebalance.data.store import ImageStore, ReadOptions, ResidentStore, WorkerStore, check_table, decode_table
 from rebalance.data.table import ImageTable, Splits

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rebalance.data.image_files import check_encoding, images_below, is_hidden, is_image, unread_notes
+from rebalance.data.endings import is_image
+from rebalance.data.image_files import check_encoding, images_below, is_hidden, unread_notes
 from rebalance.data.table import ImageTable, Splits
 from rebalance.errors import InputError, nearest
 

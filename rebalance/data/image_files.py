@@ -7,12 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rebalance.data.lists import LIST_SUFFIXES
+from rebalance.data.endings import LIST_SUFFIXES, is_image
 from rebalance.errors import InputError
-
-IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif .tga".split()
-)
 
 
 def find_images(paths: Sequence[Path]) -> tuple[list[str], tuple[str, ...]]:
@@ -101,11 +97,6 @@ def unread_notes(unread: Counter[str]) -> list[str]:
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is passed by."""
     return name.startswith(".") or name in ("__MACOSX", "@eaDir")  # .ipynb_checkpoints holds copies, the others none
-
-
-def is_image(name: str) -> bool:
-    """Whether a file of this name is taken for an image."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def check_encoding(names: Sequence[str]) -> None:
