@@ -55,6 +55,8 @@ def open_data(config: DataConfig, device: torch.device, splits: Splits | None = 
     splits = splits if splits is not None else load_splits(config)
     for note in splits.notes:
         log.info("%s", note)
+    for warning in splits.warnings:
+        log.warning("warning: %s", warning)
     size = image_size(config, splits.train)
     tables = open_splits(splits, size, config, device, ("train", "val", "test"))
     check_every_class(tables["train"].table)

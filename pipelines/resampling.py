@@ -91,6 +91,8 @@ def resample(config: ResampleConfig) -> ResampledList:
     file = config.out or Path("runs") / "resample" / f"{slug(config.data.data)}.csv"
     _check(config, file)
     splits = load_splits(config.data)
+    for warning in splits.warnings:
+        log.warning("warning: %s", warning)
     tables = _readable(splits.tables(), config)
     train = tables["train"]
     check_every_class(train)

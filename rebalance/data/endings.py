@@ -7,9 +7,13 @@ import os
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif .tga".split()
 )
+HEIC_SUFFIXES = (".heic", ".heif")
+"""Of what telephones save, and Pillow does not read."""
 TABLE_SUFFIXES = (".csv", ".tsv")
 """Of list files with named columns."""
 LIST_SUFFIXES = (".txt", *TABLE_SUFFIXES)
+ABOUT_IMAGES = (*LIST_SUFFIXES, ".json", ".xml", ".yaml", ".yml", ".md", ".db", ".ini")
+"""Of files that often lie beside images and are none."""
 
 
 def is_image(name: str) -> bool:

@@ -7,8 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rebalance.data.endings import LIST_SUFFIXES, is_image
+from rebalance.data.endings import HEIC_SUFFIXES, LIST_SUFFIXES, is_image
 from rebalance.errors import InputError
+
+LINKED_FOLDERS = "linked folder(s)"
+"""A kind of what is not read."""
 
 
 def find_images(paths: Sequence[Path]) -> tuple[list[str], tuple[str, ...]]:
@@ -70,7 +73,7 @@ def images_below(folder: Path, unread: Counter[str]) -> list[str]:
     found = []
     for parent, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
-        unread["linked folder(s)"] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
+        unread[LINKED_FOLDERS] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
         images = [name for name in sorted(files) if is_image(name)]
         found += [os.path.join(parent, name) for name in images]  # 3× faster
         if len(images) < len(files):
@@ -91,7 +94,8 @@ def unread_notes(unread: Counter[str]) -> list[str]:
     """What was not read, in a sentence; nothing where there is nothing to say."""
     kinds = [f"{n} {kind}" for kind, n in unread.most_common() if n]
     more = f" and {len(kinds) - 5} more kinds" if len(kinds) > 5 else ""
-    return [f"not read: {', '.join(kinds[:5])}{more}"] if kinds else []
+    fix = "; convert HEIC to JPEG" if any(unread[kind] for kind in HEIC_SUFFIXES) else ""
+    return [f"not read: {', '.join(kinds[:5])}{more}{fix}"] if kinds else []
 
 
 def is_hidden(name: str) -> bool:

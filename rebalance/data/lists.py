@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import numpy as np
 
 from rebalance.data.endings import IMAGE_SUFFIXES, TABLE_SUFFIXES, is_image
 from rebalance.data.list_rows import SPLITS, ListFormat, Row, read_csv, read_rows, split_of
+from rebalance.data.remarks import strange_classes
 from rebalance.data.table import ImageTable, Splits
-from rebalance.errors import InputError, nearest
+from rebalance.errors import InputError, did_you_mean
 from rebalance.files import csv_text
 from rebalance.plurals import counted
 
@@ -22,10 +24,17 @@ _ENDING = re.compile(rf"({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})\s",
 """Of an image, inside a line."""
 
 
-def read_lists(train: Path, val: Path | None, test: Path | None, form: ListFormat) -> Splits:
+def read_lists(train: Path, val: Path | None, test: Path | None, form: ListFormat, *, lenient: bool = False) -> Splits:
     """The splits that the list files name; no image is opened.
 
     Labels that are all whole numbers sort by value, others by name; the training split decides the classes.
+
+    Args:
+        train: List of the training split, or of all.
+        val: List of the validation split.
+        test: List of the test split.
+        form: How to read them.
+        lenient: Leave out rows of classes that train lacks, with a warning, and splits that have no others.
 
     Raises:
         InputError: A missing or malformed file, a column that seems to say the split under another name than the
@@ -51,12 +60,15 @@ def read_lists(train: Path, val: Path | None, test: Path | None, form: ListForma
         rows |= parts
     classes = _class_names([label for _, label, _ in rows["train"]])
     files = {"train": train, "val": val or train, "test": test or train}
+    warnings: list[str] = []
+    if lenient:
+        rows, warnings = _without_strangers(rows, classes, files)
     read = {name: _table(part, classes, files[name], form) for name, part in rows.items()}
     tables = {name: table for name, (table, _) in read.items()}
     _check_apart(tables, files)
     n_turned = sum(n for _, n in read.values())
     notes = (f"{counted(n_turned, 'path')} with \\ are read with / in its place",) if n_turned else ()
-    return Splits(tables["train"], tables.get("val"), tables.get("test"), notes)
+    return Splits(tables["train"], tables.get("val"), tables.get("test"), notes, tuple(warnings))
 
 
 def root_beyond(folder: Path, tables: Sequence[ImageTable]) -> Path | None:
@@ -133,6 +145,16 @@ def _by_split(rows: Sequence[Row], path: Path, needed: str) -> dict[str, list[Ro
     return parts
 
 
+def _without_strangers(
+    rows: Mapping[str, Sequence[Row]], classes: Collection[str], files: Mapping[str, Path]
+) -> tuple[dict[str, list[Row]], list[str]]:
+    """The rows of known classes, and a warning of the others; splits without known ones are left out."""
+    known = {name: [row for row in part if row[1] in classes] for name, part in rows.items()}
+    strange = {name: Counter(label for _, label, _ in part if label not in classes) for name, part in rows.items()}
+    warnings = [strange_classes(counts, files[name]) for name, counts in strange.items() if counts]
+    return {name: part for name, part in known.items() if part}, warnings
+
+
 def _class_names(labels: Sequence[str]) -> tuple[str, ...]:
     names = set(labels)
     if all(name.isdecimal() for name in names):
@@ -148,7 +170,8 @@ def _table(rows: Sequence[Row], classes: tuple[str, ...], path: Path, form: List
     targets: list[int] = []
     for image, label, _ in rows:
         if label not in ids:
-            raise InputError("the classes of the training list", f"class {label!r} in {path}", nearest(label, classes))
+            fix = f"{did_you_mean(label, classes)}add it to train, or take its rows out of the list"
+            raise InputError("the classes of the training list", f"class {label!r} in {path}", fix)
         images.append(inside(root, image, path))
         targets.append(ids[label])
     missing = [row for row, image in enumerate(images) if not os.path.exists(image)]  # millions of rows
