@@ -70,8 +70,10 @@ def refuse_misread(cls: type, words: Sequence[str]) -> None:
 def _check(given: _Given, flag: _Flag) -> None:
     if flag.hint is bool:
         if given.joined:
-            fix = f"write {given.name}, or {given.name.replace('--', '--no-', 1)}"
-            raise InputError(f"{given.name} without a value", repr(given.values[0]), fix)
+            name = given.name.replace("--no-", "--", 1)
+            raise InputError(
+                f"{given.name} without a value", repr(given.values[0]), f"write {name}, or --no-{name[2:]}"
+            )
         return
     kind, leave_out = f"{kind_in_words(flag.hint)} after {given.name}", "leave the flag out for the default"
     if not given.values and not flag.several:
@@ -125,7 +127,7 @@ def _read(flags: Mapping[str, _Flag], words: Sequence[str]) -> Iterator[_Given |
 
 def _nearest_flag(name: str, flags: Mapping[str, _Flag]) -> str:
     known = {flag.lstrip("-"): flag for flag in [*flags, *_COMMON]}
-    close = difflib.get_close_matches(name.lstrip("-"), known, n=1)
+    close = difflib.get_close_matches(name.lstrip("-"), known, n=1, cutoff=0.7)
     return f"did you mean {known[close[0]]}? --help lists all" if close else "--help lists them"
 
 

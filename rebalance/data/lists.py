@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import lru_cache
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def read_lists(train: Path, val: Path | None, test: Path | None, form: ListForma
     files = {"train": train, "val": val or train, "test": test or train}
     warnings: list[str] = []
     if lenient:
-        rows, warnings = _without_strangers(rows, classes, files)
+        rows, warnings = _without_strangers(rows, {*classes}, files)
     read = {name: _table(part, classes, files[name], form) for name, part in rows.items()}
     tables = {name: table for name, (table, _) in read.items()}
     _check_apart(tables, files)
@@ -146,7 +146,7 @@ def _by_split(rows: Sequence[Row], path: Path, needed: str) -> dict[str, list[Ro
 
 
 def _without_strangers(
-    rows: Mapping[str, Sequence[Row]], classes: Collection[str], files: Mapping[str, Path]
+    rows: Mapping[str, Sequence[Row]], classes: Set[str], files: Mapping[str, Path]
 ) -> tuple[dict[str, list[Row]], list[str]]:
     """The rows of known classes, and a warning of the others; splits without known ones are left out."""
     known = {name: [row for row in part if row[1] in classes] for name, part in rows.items()}

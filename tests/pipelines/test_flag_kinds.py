@@ -75,11 +75,13 @@ def test_what_is_missing_unknown_or_too_much_is_told_in_three_lines(
         ("--methd", "did you mean --method? --help lists all"),
         ("--no-comple", "did you mean --no-compile? --help lists all"),
         ("--print-confg", "did you mean --print-config? --help lists all"),
+        ("-epochs", "did you mean --epochs? --help lists all"),
+        ("--no-compile=yes", "write --compile, or --no-compile"),
         ("-z", "--help lists them"),
-        ("--zzz", "--help lists them"),
+        ("--tune", "--help lists them"),
     ],
 )
-def test_an_unknown_flag_is_answered_by_the_nearest_where_there_is_one(
+def test_what_is_no_flag_is_answered_by_the_nearest_that_is(
     flag: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["train", "digits", flag, "3"]) == 2
