@@ -55,6 +55,10 @@ class PredictedImages:
     probabilities: FloatArray
     skipped: dict[str, str]
 
+    def __repr__(self) -> str:
+        images, classes = counted(len(self.paths), "image"), len(self.classes)
+        return f"PredictedImages({images} of {classes} classes: {self.file})"
+
     @property
     def columns(self) -> list[str]:
         """Of the file: path, prediction, probability, prediction_2, probability_2, …."""
