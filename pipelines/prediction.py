@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipelines.checked_settings import check_config
 from pipelines.config_use import PredictConfig
 from pipelines.console import log, print_table, progress_bar, say
 from pipelines.csv_targets import check_csv
@@ -86,6 +87,7 @@ def predict(config: PredictConfig) -> PredictedImages:
         InputError: No run, no such images, images that cannot be read, or a file that cannot be written.
         RunError: Outputs that are not finite.
     """
+    check_config(config, PredictConfig)
     refuse_below(1, {"--batch-size": config.batch_size, "--top": config.top})
     refuse_below(0, {"--workers": config.workers})
     images, notes = find_images(config.images)

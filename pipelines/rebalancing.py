@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.arms import WITH_IMAGES, arm_config, features_run, synthesis_config, with_augmentation_of
+from pipelines.checked_settings import check_config
 from pipelines.comparison import ARM_TITLES, METRIC_TITLES, compare
 from pipelines.config import Arm, RebalanceConfig, ReportConfig
 from pipelines.console import log, print_table
@@ -70,6 +71,7 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
         InputError: Anything wrong with the config, the data or the folder.
         RunError: A training that failed.
     """
+    check_config(config, RebalanceConfig)
     _check(config)
     warn_of_epochs(config.optimization)
     config = with_feedback_arm(config)
