@@ -41,11 +41,13 @@ class Trained:
         model: The classifier, on the CPU.
         beside: What the method trained besides it: projections, key encoders, queues.
         losses: Mean loss of each epoch.
+        skipped: Names of images that could not be read.
     """
 
     model: TrainedClassifier
     beside: dict[str, Tensor]
     losses: list[float]
+    skipped: tuple[str, ...]
 
 
 def train_table(config: TrainConfig, table: ImageTable, start: Trained | None = None, *, verbose: bool) -> Trained:
@@ -85,7 +87,8 @@ def train_table(config: TrainConfig, table: ImageTable, start: Trained | None = 
                 run.run()
             model = load_model(folder.path)
             barrier()
-    return Trained(model, _beside_classifier(prepared.method), [float(row["train_loss"]) for row in run.history.rows])
+    losses = [float(row["train_loss"]) for row in run.history.rows]
+    return Trained(model, _beside_classifier(prepared.method), losses, opened.train.skipped)
 
 
 def _beside_classifier(method: Method) -> dict[str, Tensor]:
