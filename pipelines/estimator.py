@@ -138,7 +138,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
     def __init__(
         self,
         *,
-        method: str = "balanced_softmax",
+        method: str = "balanced_mixup",
         options: Mapping[str, Any] | None = None,
         sampler_rule: str = "none",
         sampler_strength: float = 1.0,

@@ -103,7 +103,7 @@ def test_custom_weights_are_of_labels_of_any_kind() -> None:
 def test_it_learns() -> None:
     test = read_digits().test
     assert test is not None
-    model = quick(updates=150).fit(IMAGES, NAMES)
+    model = quick(method="balanced_softmax", updates=150).fit(IMAGES, NAMES)
     digits = dict(zip(LABELS.tolist(), NAMES.tolist(), strict=True))
     truth = np.array([digits[target] for target in test.targets.tolist()])
     assert model.score(np.asarray(test.images), truth) > 0.75
@@ -211,6 +211,10 @@ def test_images_that_are_scaled_otherwise_than_in_fit_are_refused_or_doubted(
         of_shares.predict(GREY.astype(float))
 
 
+def test_the_method_is_the_one_that_the_command_line_takes() -> None:
+    assert RebalancedImageClassifier().method == ObjectiveConfig().recipe
+
+
 def test_rows_that_are_no_images_do_not_depend_on_their_units() -> None:
     stream = np.random.default_rng(0)
     y = np.repeat([0, 1], [150, 50])
@@ -307,7 +311,7 @@ def test_another_device_than_that_of_the_process_is_refused(monkeypatch: pytest.
     ("settings", "message"),
     [
         ({"method": "focall"}, "did you mean 'focal'"),
-        ({"options": {"margin": 1}}, "balanced_softmax"),
+        ({"options": {"margin": 1}}, "an option of balanced_mixup; got 'margin'"),
         ({"model": "resnet3"}, "a backbone"),
         ({"sampler_schedule": "later"}, "schedule"),
         ({"augment": "no"}, "augmentation"),
