@@ -24,7 +24,7 @@ test-lowest: $(LOWEST)/.installed
 	PYTHONPATH=$(LOWEST) $(BIN)/python -m pytest tests/rebalance/resampling tests/rebalance/samplers \
 		tests/generators/test_estimator.py tests/pipelines/test_estimator.py tests/pipelines/test_estimator_contract.py
 	PYTHONPATH=$(LOWEST) $(BIN)/python -m pytest -p no:warnings -m "not slow" tests/generators \
-		tests/rebalance/test_backbones.py tests/pipelines/test_pretrained.py
+		tests/rebalance/test_backbones.py tests/rebalance/backbones tests/pipelines/test_pretrained.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

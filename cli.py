@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from importlib import import_module
 from io import StringIO
@@ -25,7 +25,7 @@ from pipelines.config_files import (
     to_yaml,
     without_added_defaults,
 )
-from pipelines.flag_kinds import refuse_other_kinds
+from pipelines.flag_kinds import refuse_misread
 from pipelines.foreign_flags import refuse_foreign, refuse_resume_path
 from pipelines.help_texts import join_help_lines
 from rebalance.errors import InputError, RunError, nearest
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         goes_on = "; the same command goes on from what has been saved" if _saves(words) else ""
-        _complain(f"interrupted{goes_on}")
+        _say(f"interrupted{goes_on}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -134,22 +134,29 @@ def _parse(command: str, words: list[str], file: Path | None) -> Any:
     options: dict[str, Any] = {} if default is None else {"default": default}
     read = partial(tyro.cli, cls, args=words, prog=f"rebalance {command}", config=(OmitArgPrefixes,), **options)
     try:
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            config: Any = read()
+        config: Any = _quietly(read)
     except SystemExit as stop:
         if stop.code:
             refuse_resume_path(words, leaves(cls))
-            refuse_other_kinds(cls, words)
+            refuse_misread(cls, words)
+            with suppress(SystemExit):
+                _refuse_missing(_quietly(partial(read, default=from_dict(cls, {}))), "none")
         config = read()  # prints the help, or what is wrong, and stops
+    _refuse_missing(config, "none, neither in the file nor on the command line")
+    return without_added_defaults(config, default)
+
+
+def _quietly(read: Callable[[], Any]) -> Any:
+    """What `read` gives, without what it prints."""
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        return read()
+
+
+def _refuse_missing(config: Any, got: str) -> None:
     missing, known = missing_arguments(config)
     if missing:
-        after = "it" if len(known) == 1 else f"{' and '.join(known)}, in this order,"
-        raise InputError(
-            " and ".join(missing),
-            "none, neither in the file nor on the command line",
-            f"name {after} after the command",
-        )
-    return without_added_defaults(config, default)
+        after = "it" if missing == known[:1] else f"{' and '.join(known)}, in this order,"
+        raise InputError(" and ".join(missing), got, f"name {after} after the command")
 
 
 def _common_options(words: list[str]) -> tuple[list[str], int, Path | None, bool]:

@@ -225,6 +225,12 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         check_is_fitted(self)
         self._strengths()
         wanted = np.asarray(labels)
+        if wanted.ndim != 1:
+            raise InputError(
+                "a label for each image to make, (M,)",
+                repr(labels) if wanted.ndim == 0 else f"labels of shape {wanted.shape}",
+                "pass a list, for example [label] * 10",
+            )
         unknown = np.setdiff1d(wanted, self.classes_)
         if unknown.size:
             raise InputError(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from generators.rare_feature_losses import Layout, center_loss, variation_loss
+from rebalance.counts import in_class_order
 from rebalance.errors import InputError
 
 _AREA = 64  # locations of a map, 8 × 8
@@ -213,19 +214,21 @@ class RareFeatureGenerator(nn.Module):
 
 def _tail_classes(counts: npt.ArrayLike, head_share: float, head_classes: Sequence[int] | None) -> Tensor:
     """Bool (n_classes,)."""
-    n = np.asarray(counts, dtype=np.float64).ravel()
+    n = np.asarray(in_class_order(counts), dtype=np.float64).ravel()
     if head_classes is None:
         if not 0.0 < head_share < 1.0:
             raise InputError("a head_share in (0, 1)", repr(head_share), "use the paper's 0.2")
         head = np.argsort(-n, kind="stable")[: max(1, int(head_share * n.size))]
     else:
-        head = np.unique(np.asarray(head_classes, dtype=np.int64))
-        if head.size and (head[0] < 0 or head[-1] >= n.size):
-            raise InputError(f"head_classes from 0 to {n.size - 1}", str(list(head_classes)), "pass ids of classes")
+        head = np.unique(np.asarray(head_classes))
+        if head.size and (head.dtype.kind not in "iu" or head[0] < 0 or head[-1] >= n.size):
+            raise InputError(
+                f"head_classes from 0 to {n.size - 1}", repr(head_classes), "pass class ids, for example [0, 1]"
+            )
     if not 0 < head.size < n.size:
         raise InputError(
             "at least one head and one tail class", f"{head.size} head classes of {n.size}", "change the head's share"
         )
     is_tail = torch.ones(n.size, dtype=torch.bool)
-    is_tail[torch.from_numpy(head)] = False
+    is_tail[torch.from_numpy(head.astype(np.int64))] = False
     return is_tail

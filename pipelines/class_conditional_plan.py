@@ -20,6 +20,7 @@ from generators.plan import plan_jobs
 from generators.source_images import steps_of
 from pipelines.config import SynthesizeConfig
 from pipelines.config_groups import DataConfig
+from pipelines.console import log
 from pipelines.generator_plan import Amount, Workshop, training_bar
 from pipelines.session import wrap
 from rebalance.data.resizing import resize_images
@@ -82,9 +83,10 @@ class ClassConditionalPlan:
 
     def estimate_minutes(self, n_images: int) -> tuple[float, float]:
         """See `GeneratorPlan`."""
+        log.info("timing some updates of the generator and the sampling of %d images", self.sampling_batch)
         size, on_gpu = self.network.image_size, self.device.type == "cuda"
         share = -(-self.training.batch_size // world_size())  # images of an update on this rank
-        probe = share if on_gpu else min(share, max(16, _PROBE_PIXELS // size**2))
+        probe = share if on_gpu else min(share, max(8, _PROBE_PIXELS // size**2))
         images = torch.zeros((probe, 3, size, size), dtype=torch.uint8, device=self.device)
         labels = torch.arange(probe) % len(self.network.classes)
         times: list[float] = []

@@ -51,7 +51,7 @@ class Estimate:
 
     Args:
         mean: In [0, 1], or a difference of such.
-        half_width: Of the 95 % t interval; None with fewer than two seeds.
+        half_width: Of the 95 % t interval; None with fewer than three seeds, which tell next to nothing of it.
         n: Seeds.
     """
 
@@ -75,7 +75,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     """
     n = len(values)
     mean = float(np.mean(values))
-    if n < 2:
+    if n < _FEWEST_SEEDS:
         return Estimate(mean, None, n)
     factor = float(student.ppf(0.5 + CONFIDENCE / 2, n - 1))
     return Estimate(mean, factor * float(np.std(values, ddof=1)) / math.sqrt(n), n)
@@ -117,7 +117,7 @@ class Comparison:
         for arm, against in self.same_images:
             lines.append(
                 f"{self.titles.get(arm, arm)}: the same images as {self.titles.get(against, against)}: "
-                "what the gates rejected has changed nothing, and one training stands for both."
+                "the gates rejected nothing that another image could replace, and one training stands for both."
             )
         return lines
 

@@ -14,6 +14,7 @@ import tyro
 import yaml
 from tyro.conf import OmitArgPrefixes
 
+from pipelines.config import COMMANDS
 from pipelines.config_pairs import holds_pairs, pairs_of
 from pipelines.given_flags import flag_of
 from pipelines.help_texts import groups_of, join_help_lines
@@ -27,7 +28,8 @@ UNSET = "<unset>"
 
 _WITHOUT_EFFECT = set("place out resume dry_run max_minutes max_gb workers cache_gb device download offline".split())
 """Settings that change no result, so a run may be resumed with others."""
-_ARGUMENT = re.compile(r"Positional.*metavar=.\[?(\w+)")
+ARGUMENT = re.compile(r"Positional.*metavar=.\[?(\w+)")
+"""Finds what the usage calls a positional argument, in the annotation of its field."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -71,7 +73,7 @@ def read_config_file(path: Path, command: str | None = None) -> dict[str, Any]:
         command: The command that is to read it; None for any.
 
     Raises:
-        InputError: No such file, no YAML, no mapping inside, or a file of another command.
+        InputError: No such file, no YAML, no mapping inside, or a file of another command or of none that is known.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -83,8 +85,12 @@ def read_config_file(path: Path, command: str | None = None) -> dict[str, Any]:
         ) from error
     if not isinstance(values, dict):
         raise InputError("names and values", f"{type(values).__name__} in {path}", "--print-config shows a valid file")
-    written_by = values.pop("command", command)
-    if command is not None and written_by != command:
+    written_by = values.pop("command", None)
+    if command is None or written_by is None:
+        return values
+    if not isinstance(written_by, str) or written_by not in COMMANDS:
+        raise InputError(f"a command in {path}", f"command: {written_by}", nearest(str(written_by), COMMANDS))
+    if written_by != command:
         raise InputError(
             f"a file of `rebalance {command}`",
             f"{path}, a file of `rebalance {written_by}`",
@@ -102,7 +108,7 @@ def missing_arguments(config: Any) -> tuple[list[str], list[str]]:
         if dataclasses.is_dataclass(value):
             less, more = missing_arguments(value)
             missing, known = missing + less, known + more
-        elif found := _ARGUMENT.search(str(field.type)):
+        elif found := ARGUMENT.search(str(field.type)):
             known.append(found[1])
             missing += [found[1]] if UNSET in str(value) else []
     return missing, known

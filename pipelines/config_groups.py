@@ -39,7 +39,8 @@ class DataConfig(CheckedSettings):
     subset_seed: int = 0
     """Which images the cut and the held-out splits take; 0 gives the published subsets of CIFAR."""
     val_fraction: float = 0.0
-    """Share of the training images held out to select the epoch by. 0: all of them train and the last epoch counts."""
+    """Share of the training images held out to select the epoch by, which has to give at least 5 of every class: 0.2
+    needs about 25 training images of each. 0: all of them train and the last epoch counts."""
     test_fraction: float | None = None
     """Share of the training images held out as test where the data have no test split. `run` takes 0.2 unless given."""
     image_size: int | None = None

@@ -108,12 +108,12 @@ class Progress:
             rate = (self._done - self._begun_with) / (now - self._start)
             left = (self._total - self._done) / rate if rate else float("inf")
             log.info(
-                "%s: %d of %d, %.1f %s/s, %s left%s",
+                "%s: %d of %d %s, %.1f a second, %s left%s",
                 self._what,
                 self._done,
                 self._total,
-                rate,
                 self._unit,
+                rate,
                 _minutes(left),
                 self._note and f"; {self._note}",
             )

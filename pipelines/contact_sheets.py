@@ -63,7 +63,7 @@ def write_contact_sheets(folder: Path, rows: Sequence[Row], table: ImageTable, p
 
 def draw_sheet(title: str, parts: Sequence[tuple[str, Sequence[ByteArray], Sequence[str]]]) -> Image.Image:
     """A sheet: a title, then for each part its caption and its images with a line of text under each."""
-    font, small = ImageFont.load_default(14), ImageFont.load_default(10)
+    font, small = _font(14), _font(10)
     heights = [
         _TEXT + (_TILE if images else 0) + (2 * _TEXT if any(notes) else 0) + 2 * _GAP for _, images, notes in parts
     ]
@@ -81,6 +81,13 @@ def draw_sheet(title: str, parts: Sequence[tuple[str, Sequence[ByteArray], Seque
                 draw.text((left, top + _TEXT + _GAP + _TILE + 12 * line), words, fill=_FAINT, font=small)
         top += height
     return sheet
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """The font of the figures; Pillow's own has no letters beyond those of English."""
+    from matplotlib.font_manager import findfont
+
+    return ImageFont.truetype(findfont("DejaVu Sans"), size)
 
 
 def _array(pixels: Tensor) -> ByteArray:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipelines.config_groups import DataConfig
 from pipelines.given_flags import given_flags
 from pipelines.ranges import refuse_below
-from rebalance.data.lists import LIST_SUFFIXES, TABLE_SUFFIXES
+from rebalance.data.endings import LIST_SUFFIXES, TABLE_SUFFIXES
 from rebalance.data.splits import check_fraction
 from rebalance.errors import InputError
 

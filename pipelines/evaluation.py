@@ -25,7 +25,7 @@ from pipelines.model_files import TrainedClassifier, load_model
 from pipelines.ranges import refuse_below
 from pipelines.runs import read_first_stage
 from pipelines.session import start_session
-from pipelines.trained_runs import own_splits
+from pipelines.trained_runs import images_trained_on, own_splits
 from rebalance.counts import Group, IntArray, shot_groups
 from rebalance.data.augmentation import normalize
 from rebalance.data.folders import read_classes
@@ -64,6 +64,8 @@ def _evaluate(config: EvaluateConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
     model = load_model(config.run).to(session.device)
     groups = _groups(config, model)
     data, table = _table(config, model)
+    if config.data is not None:
+        _warn_of_training_images(config, data, table)
     file = config.predictions
     if file is not None:
         refuse_sources("--predictions", data, [file])
@@ -82,6 +84,21 @@ def _evaluate(config: EvaluateConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
     if file is not None and found is not None and is_main():
         _write_predictions(file, decoded.table, found)
     return metrics, model.classes
+
+
+def _warn_of_training_images(config: EvaluateConfig, data: DataConfig, table: ImageTable) -> None:
+    n_trained, has_test = images_trained_on(data, table, config.run)
+    if n_trained:
+        own = (
+            f"`rebalance evaluate {config.run}` measures on what it held out" if has_test else "name a folder of others"
+        )
+        log.warning(
+            "warning: %s was trained on %d of these %d images, and figures on them say little of new ones: %s",
+            config.run,
+            n_trained,
+            len(table),
+            own,
+        )
 
 
 def _write_predictions(file: Path, table: ImageTable, found: Predictions) -> None:

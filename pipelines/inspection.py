@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,11 +22,13 @@ from rebalance.counts import ImbalanceStatistics, imbalance_statistics, resolve_
 from rebalance.data.sizes import ImageSizes, image_sizes
 from rebalance.data.store import ReadOptions, unreadable_images
 from rebalance.data.table import ImageTable, Splits, content_hash
-from rebalance.errors import InputError, listed
+from rebalance.errors import InputError, quoted
 from rebalance.files import write_bytes
 from rebalance.plurals import counted
 
 _SHOWN = 20
+_COARSE = 10
+"""With fewer test images one more or less is a tenth of a class's accuracy, or more."""
 _Place = tuple[str, str, str]  # split, class, image
 
 
@@ -90,7 +92,7 @@ def inspect(config: InspectConfig) -> Inspection:
     if config.data.skip_corrupt and not config.check_files:
         raise InputError("--check-files with --skip-corrupt", "--no-check-files", "leave out one of the two")
     check_data(config.data)
-    splits = load_splits(config.data)
+    splits = load_splits(config.data, lenient=True)
     files = _check_files(splits, config) if config.check_files else _Files(splits, {}, [], None)
     splits = files.splits
     counts = splits.train.counts
@@ -133,16 +135,39 @@ def _check_files(splits: Splits, config: InspectConfig) -> _Files:
                 if row not in failures:
                     place = (split, table.classes[table.targets[row]], table.name(row))
                     places[content_hash(image)].append(place)
-    repeated = [group for group in places.values() if _apart(group) or (splits.test is None and len(group) > 1)]
+    repeated = [group for group in places.values() if _where(group) or (splits.test is None and len(group) > 1)]
     sizes = image_sizes(readable["train"]) if len(readable["train"]) else None
     if config.data.skip_corrupt:
-        splits = replace(splits, **readable, notes=(*splits.notes, *notes))
+        parts: dict[str, Any] = {**readable}
+        splits = replace(splits, **parts, notes=(*splits.notes, *notes))
     return _Files(splits, unreadable, repeated, sizes)
 
 
-def _apart(group: Sequence[_Place]) -> bool:
-    """Whether an image is in two splits or two classes."""
-    return len({(split, name) for split, name, _ in group}) > 1
+def _where(group: Sequence[_Place]) -> str:
+    """Of what an image is in two; "" where it is in one class of one split."""
+    splits, classes = ({place[i] for place in group} for i in (0, 1))
+    return " and ".join(what for what, of in (("two splits", splits), ("two classes", classes)) if len(of) > 1)
+
+
+def _held_out_warnings(splits: Splits) -> list[str]:
+    """Classes that the validation and the test split lack, or have few images of."""
+    warnings = []
+    tables = {"test": splits.test, "val": splits.val}
+    absent = [
+        f"no {split} image of {quoted((table.classes[i] for i in np.flatnonzero(table.counts == 0)), _SHOWN)}"
+        for split, table in tables.items()
+        if table is not None and (table.counts == 0).any()
+    ]
+    if absent:
+        warnings.append(", ".join(absent))
+    if splits.test is not None:
+        counts = splits.test.counts
+        few = np.flatnonzero((counts > 0) & (counts < _COARSE))
+        if few.size:
+            have = counted(few.size, "class has", "classes have")
+            names = quoted((splits.classes[i] for i in few), _SHOWN)
+            warnings.append(f"{have} fewer than {_COARSE} test images, so that their accuracies are coarse: {names}")
+    return warnings
 
 
 def _warnings(files: _Files, *, skipped: bool) -> list[str]:
@@ -155,17 +180,18 @@ def _warnings(files: _Files, *, skipped: bool) -> list[str]:
     ):
         rows = np.flatnonzero(counts == n)
         if rows.size:
-            names = listed(splits.classes[i] for i in rows[:_SHOWN]) + (" …" if rows.size > _SHOWN else "")
+            names = quoted((splits.classes[i] for i in rows), _SHOWN)
             warnings.append(f"{counted(rows.size, 'class', 'classes')} with {word}: {names}{what}")
+    warnings += [*_held_out_warnings(splits), *splits.warnings]
     if files.unreadable and not skipped:
         n_bad = counted(len(files.unreadable), "image")
         warnings.append(f"{n_bad} cannot be read; training refuses the data without --skip-corrupt")
-    across = sum(map(_apart, repeated))
+    across = Counter(where for group in repeated if (where := _where(group)))
     if across:
-        are = counted(across, "image is", "images are")
-        warnings.append(f"{are} in two splits or two classes: figures on them mean little")
-    if len(repeated) > across:
-        are = counted(len(repeated) - across, "image is", "images are")
+        told = ", ".join(f"{counted(n, 'image is', 'images are')} in {where}" for where, n in across.items())
+        warnings.append(f"{told}: figures on them mean little")
+    if len(repeated) > across.total():
+        are = counted(len(repeated) - across.total(), "image is", "images are")
         warnings.append(f"{are} more than once in one class; held-out splits have all copies or none")
     if splits.test is None:
         warnings.append("no test split: `rebalance run` holds out a fifth of each class")
@@ -185,7 +211,7 @@ def inspect_command(config: InspectConfig) -> None:
         for name, n, effective, group in sorted(figures, key=lambda row: -row[1])
     ]
     print_table(config.data.data, ["class", "images", "share", "effective number", "group"], rows)
-    log.info(
+    log.debug(
         "effective number: what n images are worth if each adds less than the one before, (1 - β^n) / (1 - β); "
         "here β = 1 - 1 / n_max = %.4g",
         resolve_cb_beta("auto", found.counts),

@@ -274,3 +274,14 @@ def check_gates(config: FilterConfig) -> None:
         check_clip_folder(config.clip)
     elif config.distance_in == "clip":
         raise InputError("--clip DIR with --distance-in clip", "no --clip", "name the folder of a CLIP model")
+
+
+def warn_of_feature_updates(config: FilterConfig, run: Path | str | None) -> None:
+    """Say that `feature_updates` changes nothing where the features are those of another training.
+
+    Args:
+        config: The gates.
+        run: Which training that is; None where one is made for the gates.
+    """
+    if run is not None and config.feature_updates != FilterConfig.feature_updates:
+        log.warning("--feature-updates changes nothing: the gates take the features of %s", run)

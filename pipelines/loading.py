@@ -17,25 +17,30 @@ from pipelines.data_flags import CIFAR, is_list_file
 from rebalance.counts import shot_groups
 from rebalance.data.digits import read_digits
 from rebalance.data.folders import read_folder
-from rebalance.data.lists import ListFormat, read_lists
+from rebalance.data.list_rows import ListFormat
+from rebalance.data.lists import read_lists
 from rebalance.data.splits import hold_out_test, hold_out_validation, make_long_tailed
 from rebalance.data.store import ImageStore, ReadOptions, ResidentStore, WorkerStore, check_table, decode_table
 from rebalance.data.table import ImageTable, Splits
 from rebalance.data.torchvision_cifar import read_cifar
-from rebalance.errors import InputError
+from rebalance.errors import InputError, quoted
 
 DIGITS_IMBALANCE_FACTOR = 50.0
 _SMALL = 64  # px; images up to this size are kept at their own size
 
 
-def load_splits(config: DataConfig) -> Splits:
+def load_splits(config: DataConfig, *, lenient: bool = False) -> Splits:
     """The splits of a data config, cut and held out as it says; no image is decoded.
+
+    Args:
+        config: What to load.
+        lenient: Leave out classes that train lacks, with a warning.
 
     Raises:
         InputError: Anything wrong with the data, each with what to do.
     """
     shot_groups((), config.many, config.few)  # refuses thresholds that are swapped
-    splits = read_source(config)
+    splits = read_source(config, lenient=lenient)
     for name, table in splits.tables().items():
         if len(table) == 0:
             raise InputError("images in every split", f"none in {name}", "remove the empty split")
@@ -53,8 +58,8 @@ def load_splits(config: DataConfig) -> Splits:
     return splits
 
 
-def read_source(config: DataConfig) -> Splits:
-    """The splits as they lie on disk, neither cut nor held out; no image is opened."""
+def read_source(config: DataConfig, *, lenient: bool = False) -> Splits:
+    """The splits as they lie on disk, neither cut nor held out; no image is opened. `lenient` as in `load_splits`."""
     if config.data == "digits":
         return read_digits(config.subset_seed)
     path = Path(config.data)
@@ -62,12 +67,27 @@ def read_source(config: DataConfig) -> Splits:
         return read_cifar(config.data, config.root or Path("data"), download=config.download)
     if is_list_file(config.data):
         form = ListFormat(config.root, config.path_column, config.label_column, config.split_column)
-        return read_lists(path, config.val_list, config.test_list, form)
+        return read_lists(path, config.val_list, config.test_list, form, lenient=lenient)
     if path.is_file():
         raise InputError(
             "a folder of images or a list file (.txt, .csv, .tsv)", f"the file {path}", "give one of the two"
         )
-    return read_folder(path)
+    return read_folder(path, lenient=lenient)
+
+
+def check_every_class(table: ImageTable) -> None:
+    """Refuse classes without an image.
+
+    Raises:
+        InputError: There are such.
+    """
+    empty = [name for name, n in zip(table.classes, table.counts, strict=True) if not n]
+    if empty:
+        raise InputError(
+            "at least one image in every class",
+            f"0 images of {quoted(empty)}",
+            "remove the class or add an image of it" if len(empty) == 1 else "remove the classes or add images of them",
+        )
 
 
 def image_size(config: DataConfig, table: ImageTable) -> int:

@@ -8,8 +8,7 @@ import torch
 
 from pipelines.config_groups import DataConfig
 from pipelines.console import log
-from pipelines.loading import DecodedTable, fingerprint, image_size, load_splits, open_splits
-from rebalance.counts import check_counts
+from pipelines.loading import DecodedTable, check_every_class, fingerprint, image_size, load_splits, open_splits
 from rebalance.data.store import pixel_statistics
 from rebalance.data.table import Splits
 
@@ -56,8 +55,10 @@ def open_data(config: DataConfig, device: torch.device, splits: Splits | None = 
     splits = splits if splits is not None else load_splits(config)
     for note in splits.notes:
         log.info("%s", note)
+    for warning in splits.warnings:
+        log.warning("warning: %s", warning)
     size = image_size(config, splits.train)
     tables = open_splits(splits, size, config, device, ("train", "val", "test"))
-    check_counts(tables["train"].table.counts, splits.classes)
+    check_every_class(tables["train"].table)
     mean, std = pixel_statistics(tables["train"].store, len(tables["train"].table))
     return OpenData(config, splits, size, tables, tuple(mean), tuple(std), fingerprint(splits))

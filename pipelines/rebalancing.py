@@ -11,7 +11,7 @@ report.html, .md, .json
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,12 @@ import numpy as np
 
 from pipelines.arms import WITH_IMAGES, arm_config, features_run, synthesis_config, with_augmentation_of
 from pipelines.checked_settings import check_config
-from pipelines.comparison import ARM_TITLES, METRIC_TITLES, compare
+from pipelines.comparison import ARM_TITLES, METRIC_TITLES, Estimate, compare
 from pipelines.config import Arm, RebalanceConfig, ReportConfig
 from pipelines.console import log, print_table
 from pipelines.feedback import check_rounds, make_in_rounds, read_rounds, with_feedback_arm
 from pipelines.generator_flags import check_generator
-from pipelines.judging import check_gates
+from pipelines.judging import check_gates, warn_of_feature_updates
 from pipelines.loading import load_splits, with_default_test
 from pipelines.model_files import weights_of
 from pipelines.objective import check_training
@@ -39,7 +39,7 @@ from pipelines.ranges import refuse_below
 from pipelines.reporting import report
 from pipelines.results import claim_data
 from pipelines.runs import RunFolder, slug
-from pipelines.same_images import ALIKE, copy_training, same_images
+from pipelines.same_images import ALIKE, copy_training, pairs_on_the_same, same_images
 from pipelines.session import start_session
 from pipelines.synthesis import check_synthesis, synthesize
 from pipelines.training import TrainResult, train_in
@@ -102,7 +102,8 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
         resolved = with_precision(arm_config(config, "ce", config.seed, None), session.device, opened.size, folder)
         claim_data(run, opened, precision=resolved.optimization.amp)
         results = _run_arms(config, baseline, opened, run, resolved.optimization.amp)
-        alike = same_images(config.arms, folder / "synthesis")
+        seeds = range(config.seed, config.seed + config.seeds)
+        alike = pairs_on_the_same(folder, config.arms, seeds, folder / "synthesis")
         metrics = _summarize(config, results, opened, alike, read_tuning(folder), read_rounds(folder))
         if is_main():
             _export(run, metrics["selected"]["arm"], config.seed)
@@ -124,6 +125,8 @@ def _check(config: RebalanceConfig) -> None:
     parse_candidates(config)
     check_generator(config)
     check_gates(config.filter)
+    of_arm = "the re-balanced arm" if "rebalanced" in config.arms else None
+    warn_of_feature_updates(config.filter, config.filter.features or of_arm)
     if config.filter.features is not None:
         weights_of(config.filter.features)
     if config.tune_folds == 1 or config.tune_folds < 0:
@@ -159,18 +162,24 @@ def _run_arms(
                 made = make_in_rounds(
                     run / "feedback", config, opened, images, features, train_candidate, synthesis_config
                 )
-            if arm in ALIKE and ALIKE[arm] in results and same_images(config.arms, images):
-                _copy_arm(config, arm, images, run)
-            results[arm] = _train_arm(config, arm, made, opened, run, auto)
+            copied = _copy_arm(config, arm, images, run) if arm in ALIKE and ALIKE[arm] in results else ()
+            results[arm] = _train_arm(config, arm, made, opened, run, auto, copied)
     return {arm: results[arm] for arm in config.arms}
 
 
-def _copy_arm(config: RebalanceConfig, arm: Arm, images: Path, run: RunFolder) -> None:
-    """Take over what was trained on the same images, for the seeds that are not begun."""
-    log.info("%s: the same images as %s, so not trained again", ARM_TITLES[arm], ARM_TITLES[ALIKE[arm]])
+def _copy_arm(config: RebalanceConfig, arm: Arm, images: Path, run: RunFolder) -> list[int]:
+    """Take over what was trained on the same images; the seeds of which that was done, none that was begun before."""
+    taken = same_images(config.arms, images)
+    if taken is None:
+        return []
+    copied = []
     for seed in range(config.seed, config.seed + config.seeds):
-        source = run / "arms" / ALIKE[arm] / f"seed-{seed}"
-        copy_training(source, run / "arms" / arm / f"seed-{seed}", arm_config(config, arm, seed, images))
+        source, folder = (run / "arms" / one / f"seed-{seed}" for one in (ALIKE[arm], arm))
+        if copy_training(source, folder, arm_config(config, arm, seed, images), taken):
+            copied.append(seed)
+    if copied:
+        log.info("%s: the same images as %s, so not trained again", ARM_TITLES[arm], ARM_TITLES[ALIKE[arm]])
+    return copied
 
 
 def _train_candidate(
@@ -185,12 +194,21 @@ def _synthesize_fold(folder: Path, config: RebalanceConfig, opened: OpenData, fe
 
 
 def _train_arm(
-    config: RebalanceConfig, arm: Arm, images: Path | None, opened: OpenData, run: RunFolder, auto: Amp
+    config: RebalanceConfig,
+    arm: Arm,
+    images: Path | None,
+    opened: OpenData,
+    run: RunFolder,
+    auto: Amp,
+    copied: Collection[int] = (),
 ) -> list[TrainResult]:
     before = config.seeds * sorted(config.arms, key=WITH_IMAGES.__contains__).index(arm)
     trainings = []
     for i, seed in enumerate(range(config.seed, config.seed + config.seeds)):
         folder = run / "arms" / arm / f"seed-{seed}"
+        if seed in copied:
+            trainings.append(TrainResult(folder, read_json(folder / "metrics.json")))
+            continue
         if not (folder / "metrics.json").exists():
             n_all = config.seeds * len(config.arms)
             log.info("training %d of %d: %s, seed %d", before + i + 1, n_all, ARM_TITLES[arm], seed)
@@ -264,10 +282,11 @@ def run_command(config: RebalanceConfig) -> None:
     names = ("balanced_accuracy", "many_shot", "medium_shot", "few_shot", "worst_class", "ece")
     rows = []
     for arm, figures in result.metrics["arms"].items():
-        cells = [_cell(figures.get(name)) for name in names]
+        cells = [_figure(figures.get(name)) for name in names]
         rows.append([ARM_TITLES[arm], *cells])
     n = len(result.metrics["seeds"])
-    title = f"test split, mean of {n} seeds ± 95 % interval" if n > 1 else "test split, one seed"
+    titles = {1: "one seed", 2: "mean of two seeds"}
+    title = f"test split, {titles.get(n, f'mean of {n} seeds ± 95 % interval')}"
     print_table(title, ["", *(METRIC_TITLES[name] for name in names)], rows)
     for line in result.metrics["words"]:
         log.info("%s", line)
@@ -276,8 +295,5 @@ def run_command(config: RebalanceConfig) -> None:
     log.info("report: %s", result.folder / "report.html")
 
 
-def _cell(figure: dict[str, Any] | None) -> str:
-    if figure is None:
-        return "n/a"
-    half = figure["half_width"]
-    return f"{100 * figure['mean']:.1f}" + ("" if half is None else f" ± {100 * half:.1f}")
+def _figure(estimate: dict[str, Any] | None) -> str:
+    return "n/a" if estimate is None else Estimate(**estimate).percent()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_COARSE = 10
+"""With fewer images of a class, one moves its accuracy by 10 points or more."""
+
 
 def report_notes(
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
@@ -36,6 +39,10 @@ def report_notes(
     if len(set().union(*lengths.values())) > 1:
         told = ", ".join(f"{arm} {' or '.join(map(str, sorted(n)))}" for arm, n in lengths.items() if n)
         notes.append(f"Not trained for equally many updates, which alone makes a difference: {told}.")
+    networks = {arm: {f"{run['model']} at {run['image_size']} px" for run in seeds} for arm, seeds in runs.items()}
+    if len(set().union(*networks.values())) > 1:
+        told = ", ".join(f"{arm} {' or '.join(sorted(names))}" for arm, names in networks.items())
+        notes.append(f"Not of one network and image size, which alone makes a difference: {told}.")
     if unpaired:
         notes.append(f"Not compared with {reference}, for no seed in common: {', '.join(unpaired)}.")
     if max(map(len, runs.values())) == 1:
@@ -47,11 +54,12 @@ def report_notes(
             "are tested on here, and figures with them are then too good. Synthesize with the same data options."
         )
     if untested := support.count(0):
-        notes.append(f"{untested} of {len(support)} classes have no image to judge by: accuracies leave them out.")
-    if min(support) < 10:
+        have = "has" if untested == 1 else "have"
+        notes.append(f"{untested} of {len(support)} classes {have} no image to judge by: accuracies leave them out.")
+    if any(0 < n < _COARSE for n in support):
         notes.append(
-            "Some classes have fewer than 10 images to judge by: one image moves their accuracy by 10 points or more, "
-            "which intervals over seeds do not show."
+            f"Some classes have fewer than {_COARSE} images to judge by: one image moves their accuracy by 10 points "
+            "or more, which intervals over seeds do not show."
         )
     if first["selected"]["by"].startswith("balanced accuracy"):
         notes.append("The epoch was selected by balanced accuracy on the validation split.")

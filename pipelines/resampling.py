@@ -16,10 +16,10 @@ from pipelines.config import ResampleConfig
 from pipelines.console import log, print_table, progress_bar, say
 from pipelines.csv_targets import check_csv, refuse_sources
 from pipelines.data_flags import CIFAR, check_data, refuse_pixel_settings
-from pipelines.loading import load_splits
+from pipelines.loading import check_every_class, load_splits
 from pipelines.ranges import refuse_below
 from pipelines.runs import slug
-from rebalance.counts import Group, IntArray, check_counts, shot_groups
+from rebalance.counts import Group, IntArray, shot_groups
 from rebalance.data.lists import list_text, root_beyond
 from rebalance.data.store import ReadOptions, unreadable_images
 from rebalance.data.table import ImageTable
@@ -93,9 +93,11 @@ def resample(config: ResampleConfig) -> ResampledList:
     file = config.out or Path("runs") / "resample" / f"{slug(config.data.data)}.csv"
     _check(config, file)
     splits = load_splits(config.data)
+    for warning in splits.warnings:
+        log.warning("warning: %s", warning)
     tables = _readable(splits.tables(), config)
     train = tables["train"]
-    check_counts(train.counts, train.classes)
+    check_every_class(train)
     images = {name: len(table) for name, table in tables.items()}
     rows = resampled_rows(train.targets, train.classes, config)
     tables["train"] = train.select(rows)

@@ -35,7 +35,7 @@ from pipelines.data_flags import check_data
 from pipelines.generator_config import ImageFilesConfig
 from pipelines.generator_flags import check_generator
 from pipelines.generator_plan import Workshop
-from pipelines.judging import Judge, check_gates
+from pipelines.judging import Judge, check_gates, warn_of_feature_updates
 from pipelines.kernels import kernels
 from pipelines.model_files import TrainedClassifier, load_model, weights_of
 from pipelines.open_data import OpenData, open_data
@@ -93,6 +93,7 @@ def synthesize(
     check_generator(config)
     check_gates(config.filter)
     if config.filter.features is not None and not checked:
+        warn_of_feature_updates(config.filter, config.filter.features)
         weights_of(config.filter.features)
     opened = open_data(config.data, session.device) if opened is None else opened
     plan = plan_synthesis(config, opened.train.table, opened.size, session.device)
@@ -147,7 +148,8 @@ def _show_and_check(config: SynthesizeConfig, plan: SynthesisPlan, opened: OpenD
     except InputError as error:
         if not config.dry_run:
             raise
-        log.warning("without --dry-run this is refused: %s", error)
+        lines = f"expected {error.expected}\n  got {error.got}\n  {error.fix}"
+        log.warning("without --dry-run this is refused:\n  %s", lines)
     return minutes
 
 

@@ -29,6 +29,7 @@ from rebalance.errors import InputError
 from rebalance.files import check_free_space
 
 _EXPECTED_REJECTS = 0.3
+_DAY = 24 * 60  # minutes
 _LONGEST_NAME = 255 - len(".png")
 """Bytes that file systems take of a class's folder and contact sheet."""
 _BYTES_PER_VALUE = {"png": 0.8, "webp": 0.8, "jpeg": 0.4}
@@ -141,7 +142,8 @@ def _what_to_lower(minutes: Minutes, limit: float) -> str:
     }
     ordered = sorted(parts, key=lambda part: -parts[part])
     what = "; ".join(part for i, part in enumerate(ordered) if i == 0 or parts[part] > limit / 5)
-    return f"use a GPU; {what}; or raise --max-minutes to {sum(minutes) + 1:.0f}"
+    total = sum(minutes) + 1
+    return f"use a GPU; {what}" + (f"; or raise --max-minutes to {total:.0f}" if total < _DAY else "")
 
 
 def show_plan(plan: SynthesisPlan, minutes: Minutes) -> None:
@@ -152,17 +154,11 @@ def show_plan(plan: SynthesisPlan, minutes: Minutes) -> None:
         if m
     ]
     print_table("images to synthesize", ["class", "real", "wanted", "spare candidates"], rows)
-    log.info(
-        "%d images of %d px; %s%s, about %s; sampling: about %d candidates, %s; about %.0f MB",
-        plan.budget.sum(),
-        plan.generator.image_size,
-        f"classifier of the gates: about {minutes_in_words(minutes.features)}; " if minutes.features else "",
-        plan.generator.description,
-        minutes_in_words(minutes.training),
-        plan.expected_candidates,
-        minutes_in_words(minutes.sampling),
-        plan.megabytes,
-    )
+    log.info("%d images of %d px, about %.0f MB", plan.budget.sum(), plan.generator.image_size, plan.megabytes)
+    if minutes.features:
+        log.info("classifier of the gates: about %s", minutes_in_words(minutes.features))
+    log.info("%s, about %s", plan.generator.description, minutes_in_words(minutes.training))
+    log.info("sampling: about %d candidates, %s", plan.expected_candidates, minutes_in_words(minutes.sampling))
 
 
 def _wanted(budget: BudgetConfig, train: ImageTable) -> IntArray:

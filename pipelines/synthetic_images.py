@@ -64,12 +64,12 @@ def of_other_splits(folder: Path, fingerprint: str) -> bool:
     return True
 
 
-def takes_the_same(folder: Path) -> bool:
-    """Whether the kept images of a synthesis are those that would be taken unfiltered, cut to their number by class."""
+def taken_either_way(folder: Path) -> dict[str, int] | None:
+    """How many images of each class of a synthesis are taken, the same ones kept or unfiltered; None if they differ."""
     rows = read_manifest(folder)
     kept = _left(folder, [row for row in rows if row["verdict"] == KEPT])
     counts = {row["class"]: 0 for row in rows} | Counter(row["class"] for row in kept)
-    return {row["job"] for row in kept} == {row["job"] for row in _first(rows, counts)}
+    return counts if {row["job"] for row in kept} == {row["job"] for row in _first(rows, counts)} else None
 
 
 def _table(folder: Path, which: str, real: ImageTable, seed: int, size: int, cache_gb: float) -> ImageTable:

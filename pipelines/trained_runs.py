@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,11 @@ from typing import Any
 from pipelines.config import TrainConfig
 from pipelines.config_files import from_dict, parse_pairs
 from pipelines.config_groups import DataConfig
+from pipelines.data_flags import CIFAR
 from pipelines.loading import fingerprint, load_splits
 from pipelines.loss_terms import parse_loss
-from pipelines.runs import read_run_config
-from rebalance.data.table import Splits
+from pipelines.runs import FIRST_STAGE, read_first_stage, read_run_config
+from rebalance.data.table import Image, ImageTable, Splits
 from rebalance.errors import InputError
 from rebalance.files import read_json
 
@@ -67,6 +70,7 @@ def own_splits(data: DataConfig, run: Path) -> tuple[DataConfig, Splits]:
             have been trained on.
     """
     data = _as_seen_from_here(data, run)
+    _check_there(data, run)
     splits, file = load_splits(data), training_of(run) / "classes.json"
     if file.exists() and read_json(file).get("fingerprint", "") not in ("", fingerprint(splits)):
         raise InputError(
@@ -88,6 +92,52 @@ def _as_seen_from_here(data: DataConfig, run: Path) -> DataConfig:
         if path is not None and (there / path).exists():
             changes[name] = type(path)(there / path)
     return replace(data, **changes)
+
+
+def _check_there(data: DataConfig, run: Path) -> None:
+    if data.data == "digits" or (data.data in CIFAR and not Path(data.data).exists()):
+        return
+    for path in (Path(data.data), data.val_list, data.test_list, data.root):
+        if path is not None and not path.exists():
+            file = run / (FIRST_STAGE if (run / FIRST_STAGE).exists() else "config.yaml")
+            raise InputError(
+                f"the data of {run} where they were",
+                f"no such path: {path}, which {file} names",
+                f"move them back, or link them: ln -s NEW {shlex.quote(str(path))}; to measure on a folder, wherever "
+                "it is, name it: rebalance evaluate RUN DATA",
+            )
+
+
+def images_trained_on(data: DataConfig, table: ImageTable, run: Path) -> tuple[int, bool]:
+    """How many images of a table a run was trained on, as far as that can be told, and whether it has a test split.
+
+    Args:
+        data: What the table was read from: where the run's own data are gone, it may be these under another name.
+        table: The images; the same file counts, by whatever path.
+        run: The folder of the run.
+    """
+    if not (run / "config.yaml").exists():  # a model/ alone
+        return 0, False
+    own = from_dict(DataConfig, read_first_stage(run)["data"])
+    if own.data == "digits" or not isinstance(table.images[0], str):
+        return 0, False
+    for place in (own, replace(own, data=data.data, root=data.root)):
+        try:
+            _, splits = own_splits(place, run)
+        except InputError:
+            continue
+        trained = {_file(image) for image in splits.train.images} - {None}
+        return sum(_file(image) in trained for image in table.images), splits.test is not None
+    return 0, False
+
+
+def _file(image: Image) -> tuple[int, int] | None:
+    """What tells a file from all others."""
+    try:
+        status = os.stat(str(image))
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def prior_in(config: TrainConfig) -> str:

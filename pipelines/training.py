@@ -104,6 +104,8 @@ def _train(
         if with_table:
             print_classes(config, opened, prepared)
         announce(resolved, prepared)
+        if not {"val", "test"} & opened.tables.keys():
+            log.warning("no split to measure on, so there will be no figures: give one, or set --test-fraction 0.2")
         metrics = TrainingRun(resolved, opened, prepared, session, run, facts).run()
     return TrainResult(folder, metrics)
 
@@ -152,7 +154,7 @@ def print_results(result: TrainResult) -> None:
         if split in result.metrics:
             print_figures(f"{split} split", result.metrics[split], result.metrics["classes"])
     if "test" not in result.metrics:
-        log.info("no test split, so no figures: give one, or set --test-fraction 0.2")
+        log.info("no test split, so no figures of one")
     log.info("run folder: %s", result.folder)
 
 

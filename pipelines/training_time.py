@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 from statistics import median
@@ -11,18 +12,25 @@ from statistics import median
 import torch
 
 from pipelines.config import TrainConfig
+from pipelines.console import log
 from pipelines.loop import training_steps
 from pipelines.open_data import OpenData
 from pipelines.optimization import build_optimizer
 from pipelines.precision import with_precision
-from pipelines.preparation import prepare_training
+from pipelines.preparation import Prepared, prepare_training
 from rebalance.devices import kept_random_state
-from rebalance.ranks import broadcast
+from rebalance.ranks import broadcast, world_size
 
 _SLOW = 2
 """First updates, which choose kernels and fill caches."""
 _TIMED = 5
 """Updates after them, which are timed."""
+_ENOUGH = 20.0
+"""Seconds after which no further update is timed: where updates are that long, the first tells enough."""
+_PROBE_PIXELS = 128 * 64**2
+"""Pixels of the batch that is timed on a CPU, where a small one tells of a large one; a GPU takes the whole batch."""
+_PROBE_IMAGES = 8
+"""The fewest images of that batch."""
 
 
 def training_minutes(config: TrainConfig, opened: OpenData, device: torch.device, folder: Path | None = None) -> float:
@@ -35,24 +43,44 @@ def training_minutes(config: TrainConfig, opened: OpenData, device: torch.device
         folder: Its run folder, where it was begun, see `with_precision`.
     """
     config = with_precision(config, device, opened.size, folder)
+    log.info("timing some updates of %s", config.objective.recipe)
     with kept_random_state(device):
         prepared = prepare_training(config, opened, device)
-        optimizer = build_optimizer(prepared.method, config.optimization, prepared.method.learning_rate_factors)
-        steps = training_steps(
-            prepared.method,
-            prepared.method,
-            optimizer,
-            prepared.data,
-            prepared.batches,
-            config.optimization,
-            seed=config.seed,
-        )
-        times = [time.perf_counter()]
-        with closing(steps):
-            for _ in islice(steps, _SLOW + _TIMED):
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                times.append(time.perf_counter())
+        n_updates, n_images = prepared.batches.n_updates, _largest_batch(prepared)
+        n_probed = n_images
+        if device.type == "cpu":
+            n_probed = min(n_images, world_size() * max(_PROBE_IMAGES, _PROBE_PIXELS // opened.size**2))
+        if n_probed < n_images:
+            config = replace(config, optimization=replace(config.optimization, batch_size=n_probed))
+            prepared = prepare_training(config, opened, device)
+        times = _time_updates(config, prepared, device)
     seconds = [after - before for before, after in pairwise(times)]
     usual = seconds[_SLOW:] or seconds[-1:]
-    return broadcast(median(usual) * prepared.batches.n_updates / 60)
+    return broadcast(median(usual) * n_images / n_probed * n_updates / 60)
+
+
+def _time_updates(config: TrainConfig, prepared: Prepared, device: torch.device) -> list[float]:
+    """When training began, and when each of its first updates had ended, s."""
+    optimizer = build_optimizer(prepared.method, config.optimization, prepared.method.learning_rate_factors)
+    steps = training_steps(
+        prepared.method,
+        prepared.method,
+        optimizer,
+        prepared.data,
+        prepared.batches,
+        config.optimization,
+        seed=config.seed,
+    )
+    times = [time.perf_counter()]
+    with closing(steps):
+        for _ in islice(steps, _SLOW + _TIMED):
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter())
+            if broadcast(times[-1] - times[0]) > _ENOUGH:
+                break
+    return times
+
+
+def _largest_batch(prepared: Prepared) -> int:
+    return max(end - begin for begin, end in prepared.batches.bounds)

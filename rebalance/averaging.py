@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Generic, TypeVar, final
+from typing import Generic, TypeVar, cast, final
 
 import torch
 from torch import nn
+
+from rebalance.errors import InputError
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -19,8 +21,12 @@ class MovingAverage(nn.Module, Generic[M]):
     average with its random start. Floating-point buffers are averaged, others copied. The copy is in evaluation mode.
 
     Args:
-        module: The module to follow; it is copied.
-        decay: The decay that the warm-up ends at.
+        module: The module to follow; it is copied. Of one that is compiled or wrapped for several processes, what is
+            within is.
+        decay: The decay that the warm-up ends at, in [0, 1).
+
+    Raises:
+        InputError: A decay out of range.
 
     Examples:
         >>> module = nn.Linear(3, 2)
@@ -33,7 +39,9 @@ class MovingAverage(nn.Module, Generic[M]):
 
     def __init__(self, module: M, decay: float = 0.999) -> None:
         super().__init__()
-        self.average = deepcopy(module).requires_grad_(False).eval()
+        if not 0 <= decay < 1:
+            raise InputError("a decay in [0, 1)", repr(decay), "use for example 0.999; 0 is a plain copy")
+        self.average = deepcopy(cast(M, _unwrapped(module))).requires_grad_(False).eval()
         self.decay = decay
 
     @torch.no_grad()

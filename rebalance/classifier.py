@@ -20,8 +20,9 @@ class Classifier(nn.Module):
         backbone: Images → features.
         n_classes: C.
         head: Name of the head, features → scores (B, C), see `rebalance.heads`.
-        scale: Factor from scores to logits: 1 for a linear head; a cosine head needs more, or its softmax is flat. None
-            takes the length of each feature vector, as SphereFace does.
+        scale: Factor from scores to logits. With 1 a cosine head gives cosines, which the losses of cosines (LDAM,
+            ArcFace, CosFace) multiply by a scale themselves. For any other loss, and for probabilities, it needs for
+            example 30, or its softmax is flat. None takes the length of each feature vector, as SphereFace does.
         head_options: Of the head.
         adjusted: Whether it has a `logit_bias` (C,), added at the very end, for post-hoc adjustment of any head; 0 as
             long as nobody sets it.

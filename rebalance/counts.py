@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,13 +43,46 @@ def class_counts(targets: npt.ArrayLike, n_classes: int | None = None) -> IntArr
     return np.bincount(ids, minlength=n_classes).astype(np.int64)
 
 
+def in_class_order(values: npt.ArrayLike, classes: Sequence[str] | None = None) -> npt.ArrayLike:
+    """`values`, one a class, as they are; a pandas Series by its index, not by the order of its rows.
+
+    The index holds the names in `classes`, where given, or 0 … C - 1: `value_counts` sorts by frequency.
+
+    Raises:
+        InputError: A mapping, or a Series with another index.
+    """
+    _refuse_mapping(values)
+    index: Any = getattr(values, "index", None)
+    if not hasattr(values, "to_numpy") or not hasattr(index, "to_numpy"):
+        return values
+    keys = index.to_numpy().tolist()
+    row = {key: i for i, key in enumerate(keys)}
+    for names in (() if classes is None else tuple(classes), range(len(keys))):
+        if len(names) == len(keys) and row.keys() == set(names):
+            return np.asarray(values.to_numpy()[[row[name] for name in names]])
+    raise InputError(
+        f"a Series by class id, 0 to {len(keys) - 1}" + (", or by class name" if classes is not None else ""),
+        f"the index {', '.join(map(repr, keys[:4]))}" + (", …" if len(keys) > 4 else ""),
+        "pass for example counts.reindex(classes, fill_value=0).to_numpy(), with every class in its order",
+    )
+
+
+def _refuse_mapping(values: object) -> None:
+    if isinstance(values, Mapping):
+        raise InputError(
+            "counts in the order of the class ids",
+            f"a {type(values).__name__}",
+            "pass for example [counts[name] for name in classes]",
+        )
+
+
 def check_counts(counts: npt.ArrayLike, classes: Sequence[str] | None = None) -> FloatArray:
     """`counts` as float64 (C,), refused where a weight, prior or margin would be undefined.
 
     Raises:
-        InputError: No class, or a class without an image, named where `classes` is given.
+        InputError: No class, a class without an image, named where `classes` is given, or counts by other names.
     """
-    array = np.asarray(counts, dtype=np.float64).ravel()
+    array = np.asarray(in_class_order(counts, classes), dtype=np.float64).ravel()
     if array.size == 0:
         raise InputError("counts of at least one class", "no class", "pass the image count of every class")
     bad = np.flatnonzero(~(array > 0))
@@ -66,6 +99,7 @@ def check_counts(counts: npt.ArrayLike, classes: Sequence[str] | None = None) ->
 
 def imbalance_factor(counts: npt.ArrayLike) -> float:
     """n_max / n_min of counts (C,), over the classes that have images; 1 is balanced, NaN is no image at all."""
+    _refuse_mapping(counts)
     present = np.asarray(counts, dtype=np.float64)
     present = present[present > 0]
     return float(present.max() / present.min()) if present.size else float("nan")
@@ -78,6 +112,7 @@ def gini(counts: npt.ArrayLike) -> float:
         >>> gini([5, 5, 5]), gini([0, 0, 9])
         (0.0, 0.6666666666666666)
     """
+    _refuse_mapping(counts)
     ordered = np.sort(np.asarray(counts, dtype=np.float64))
     n, total = ordered.size, ordered.sum()
     if total == 0:
@@ -94,6 +129,7 @@ def resolve_cb_beta(cb_beta: float | Literal["auto"], counts: npt.ArrayLike) -> 
     if isinstance(cb_beta, str):
         if cb_beta != "auto":
             raise InputError("cb_beta in [0, 1) or 'auto'", repr(cb_beta), "use a number such as 0.9999, or 'auto'")
+        _refuse_mapping(counts)
         n_max = np.asarray(counts, dtype=np.float64).max(initial=0.0)
         if n_max < 1:
             raise InputError("a class with an image", "none", "pass the image count of every class")
@@ -113,7 +149,7 @@ def effective_numbers(counts: npt.ArrayLike, cb_beta: float | Literal["auto"] = 
         >>> effective_numbers([1, 10, 100], 0.9).round(3)
         array([ 1.   ,  6.513, 10.   ])
     """
-    n = np.asarray(counts, dtype=np.float64)
+    n = np.asarray(in_class_order(counts), dtype=np.float64)
     beta = resolve_cb_beta(cb_beta, n)
     if beta == 0.0:
         return (n > 0).astype(np.float64)
@@ -130,7 +166,8 @@ def shot_groups(counts: npt.ArrayLike, many: float = 100, few: float = 20) -> li
     """
     if few > many:
         raise InputError(f"few <= many (= {many:g})", f"few = {few:g}", "swap the two thresholds")
-    return ["many" if n > many else "few" if n < few else "medium" for n in np.asarray(counts, dtype=np.float64)]
+    ordered = np.asarray(in_class_order(counts), dtype=np.float64)
+    return ["many" if n > many else "few" if n < few else "medium" for n in ordered]
 
 
 @dataclass(frozen=True)
@@ -168,7 +205,7 @@ def imbalance_statistics(
     Raises:
         InputError: No image at all with `cb_beta` "auto", β outside [0, 1), or `few` above `many`.
     """
-    n = np.asarray(counts, dtype=np.int64)
+    n = np.asarray(in_class_order(counts), dtype=np.int64)
     return ImbalanceStatistics(
         n_images=int(n.sum()),
         n_classes=n.size,

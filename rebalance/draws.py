@@ -11,8 +11,10 @@ Beside the members nothing is held but one chunk, and a chunk can be made withou
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,11 @@ class Members:
     rows: UInt32Array  # (N,)
     starts: IntArray  # (C,)
     counts: IntArray  # (C,)
+
+    @cached_property
+    def checksum(self) -> int:
+        """CRC-32 of the class of every row."""
+        return zlib.crc32(self.counts.data, zlib.crc32(self.rows.data))
 
     @classmethod
     def of(cls, ids: npt.NDArray[np.integer], n_classes: int) -> Members:

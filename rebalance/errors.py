@@ -37,9 +37,18 @@ def nearest(name: str, valid: Iterable[str]) -> str:
         "did you mean 'focal'? valid: ce, focal"
     """
     names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}valid: {listed(names)}"
+    return f"{did_you_mean(name, names)}valid: {listed(names)}"
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """The nearest valid name as a question, with a blank behind it; nothing where none is near.
+
+    Examples:
+        >>> did_you_mean("focall", ["ce", "focal"]), did_you_mean("x", ["ce", "focal"])
+        ("did you mean 'focal'? ", '')
+    """
+    close = difflib.get_close_matches(name, sorted(valid), n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
 
 
 def listed(names: Iterable[str]) -> str:
@@ -52,3 +61,15 @@ def listed(names: Iterable[str]) -> str:
     told = list(names)
     ambiguous = any("," in name or name.split() != [name] for name in told)
     return ", ".join(map(repr, told) if ambiguous else told)
+
+
+def quoted(names: Iterable[str], most: int = 20) -> str:
+    """Names in quotes, of more than `most` the first ones.
+
+    Examples:
+        >>> quoted(["cat", "hot dog"]), quoted(["cat", "dog", "owl"], 2)
+        ("'cat', 'hot dog'", "'cat', 'dog' and 1 more")
+    """
+    told = list(names)
+    more = f" and {len(told) - most} more" if len(told) > most else ""
+    return ", ".join(map(repr, told[:most])) + more

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rebalance.counts import GROUPS, FloatArray, Group
-from rebalance.errors import RunError
+from rebalance.errors import InputError, RunError
 
 CALIBRATION_BINS = 15
 MAX_CONFUSION_CLASSES = 1000
@@ -29,11 +29,21 @@ class Tally:
         n_classes: C.
         groups: The group of each class, (C,).
         device: Where to count.
+
+    Raises:
+        InputError: Not one group for each class, or one of another name.
     """
 
     def __init__(self, n_classes: int, groups: Sequence[Group], device: torch.device | None = None) -> None:
         self.n_classes = n_classes
         self.groups = tuple(groups)
+        unknown = [group for group in self.groups if group not in GROUPS]
+        if unknown or len(self.groups) != n_classes:
+            raise InputError(
+                f"a group out of {', '.join(GROUPS)} for each of {n_classes} classes",
+                repr(unknown[0]) if unknown else f"{len(self.groups)} groups",
+                "pass rebalance.shot_groups(counts)",
+            )
         self._group_ids = torch.tensor([GROUPS.index(group) for group in groups], device=device)
         self.support = torch.zeros(n_classes, dtype=torch.int64, device=device)
         self.correct = torch.zeros_like(self.support)

@@ -20,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.modules.loss import _Loss
 
+from rebalance.counts import in_class_order
 from rebalance.errors import InputError
 from rebalance.transfer import send
 
@@ -166,7 +168,7 @@ def cutmix(
 
 
 def mixed_loss(
-    loss: ReducibleLoss,
+    loss: ReducibleLoss | _Loss,
     logits: Tensor,
     targets: Tensor,
     partner_targets: Tensor,
@@ -177,7 +179,8 @@ def mixed_loss(
     """λ L(z, y_i) + (1 - λ) L(z, y_j), sample by sample.
 
     Args:
-        loss: A loss of `rebalance.losses`, function or module, that takes `(logits, targets, reduction="none")`.
+        loss: A loss of `rebalance.losses` or `torch.nn.functional`, function or module, that takes
+            `(logits, targets, reduction="none")`, or a module of torch's that was made with it.
         logits: Of the mixed images, (B, C).
         targets: Their own class ids, (B,).
         partner_targets: Those of their partners, (B,).
@@ -185,11 +188,9 @@ def mixed_loss(
         reduction: "mean", "sum" or "none".
 
     Raises:
-        InputError: An unknown reduction.
+        InputError: An unknown reduction, or a module of torch's that reduces by itself.
     """
-    losses = lam * loss(logits, targets, reduction="none") + (1.0 - lam) * loss(
-        logits, partner_targets, reduction="none"
-    )
+    losses = lam * _losses(loss, logits, targets) + (1.0 - lam) * _losses(loss, logits, partner_targets)
     if reduction == "none":
         return losses
     if reduction == "sum":
@@ -197,6 +198,20 @@ def mixed_loss(
     if reduction == "mean":
         return losses.mean()
     raise InputError("a reduction out of mean, sum, none", repr(reduction), "name one of them")
+
+
+def _losses(loss: ReducibleLoss | _Loss, logits: Tensor, targets: Tensor) -> Tensor:
+    """Losses (B,)."""
+    if not isinstance(loss, _Loss):
+        return loss(logits, targets, reduction="none")
+    if loss.reduction != "none":
+        raise InputError(
+            "a loss for each sample",
+            f"{type(loss).__name__} with reduction {loss.reduction!r}",
+            "make it with reduction='none', or pass a function such as torch.nn.functional.cross_entropy",
+        )
+    losses: Tensor = loss(logits, targets)
+    return losses
 
 
 def _inside(size: int, side: Tensor, center: float) -> Tensor:
@@ -232,5 +247,5 @@ def _rows(permutation: Tensor, images: Tensor) -> Tensor:
 
 def _counts_of(counts: npt.ArrayLike | Tensor, targets: Tensor) -> Tensor:
     """Counts of the samples' classes, float64 (B,)."""
-    n = counts if isinstance(counts, Tensor) else torch.tensor(np.asarray(counts, dtype=np.float64))
+    n = counts if isinstance(counts, Tensor) else torch.tensor(np.asarray(in_class_order(counts), dtype=np.float64))
     return n.to(targets.device, torch.float64)[targets]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from rebalance.counts import IntArray
+from rebalance.counts import IntArray, in_class_order
 from rebalance.errors import InputError, nearest
 
 
@@ -69,7 +69,7 @@ def long_tail_subset(targets: npt.ArrayLike, counts: npt.ArrayLike, seed: int = 
         InputError: A class has fewer images than the profile asks for.
     """
     ids = np.asarray(targets, dtype=np.int64)
-    wanted = np.asarray(counts, dtype=np.int64)
+    wanted = np.asarray(in_class_order(counts), dtype=np.int64)
     stream = np.random.RandomState(seed)
     chosen = []
     for label, n in enumerate(wanted):

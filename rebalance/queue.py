@@ -87,6 +87,10 @@ class FeatureQueue(nn.Module):
         self.filled.fill_(n)
         self._read = (self.filled, self.filled._version, n)
 
+    def extra_repr(self) -> str:
+        """How many keys fit, D, and how many there are."""
+        return f"{len(self.keys)}, {self.keys.shape[1]}, filled={self._n_filled()}"
+
     def _is_known(self) -> bool:
         buffer, version, _ = self._read
         return buffer is self.filled and version == buffer._version

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from rebalance.counts import FloatArray, check_counts, effective_numbers
+from rebalance.counts import FloatArray, check_counts, effective_numbers, in_class_order
 from rebalance.errors import InputError, nearest
 
 Rule = Literal["none", "inverse", "sqrt-inverse", "effective-number", "custom"]
@@ -36,8 +36,10 @@ def class_weights(
 ) -> FloatArray:
     """Class weights, float64, shape (C,).
 
+    The losses here take them as they are; torch's own need `torch.tensor(weights, dtype=torch.float32)`.
+
     Args:
-        counts: Training images of each class, shape (C,).
+        counts: Training images of each class, shape (C,); a pandas Series by its index, class ids or names.
         rule: One of `RULES`.
         strength: Exponent of the rule: 0 gives equal weights, 1 the full rule. Samplers call it `exponent`, the command
             line `--sampler-strength` and `--loss-strength`.
@@ -74,8 +76,8 @@ def class_weights(
 
 def draw_shares(counts: npt.ArrayLike, weights: npt.ArrayLike) -> FloatArray:
     """Share of each class among the draws of a sampler that weighs every image by its class weight, shape (C,)."""
-    n = np.asarray(counts, dtype=np.float64) * np.asarray(weights, dtype=np.float64)
-    return np.asarray(n / n.sum())
+    n, w = (np.asarray(in_class_order(values), dtype=np.float64) for values in (counts, weights))
+    return np.asarray(n * w / (n * w).sum())
 
 
 def _base_weights(

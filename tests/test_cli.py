@@ -117,7 +117,9 @@ def _corrupt(photos: Path, here: Path) -> Sequence[str]:
 
 
 def _empty_class(photos: Path, here: Path) -> Sequence[str]:
-    (_copy(photos, here) / "train" / "nothing").mkdir()
+    train = _copy(photos, here) / "train"
+    for name in ("nothing", "@eaDir", "a"):
+        (train / name).mkdir()
     return ["train", "copy"]
 
 
@@ -145,7 +147,7 @@ BAD_INPUT: dict[str, tuple[Prepare | Sequence[str], str]] = {
     "one class": (_one_class, "at least two classes"),
     "corrupt images": (_corrupt, "40 of 66 that cannot be read"),
     "class missing in train": (_unknown_test_class, "did you mean 'tail'"),
-    "empty class": (_empty_class, "0 images of 'nothing'"),
+    "empty class": (_empty_class, "0 images of 'a', 'nothing'\n"),
     "list outside root": (_outside, "paths inside"),
     "unknown method": (["train", "digits", "--method", "ldamm"], "did you mean 'ldam'"),
     "unknown option": (["train", "digits", "--method", "ldam", "-o", "max_margins=1"], "did you mean 'max_margin'"),
@@ -189,7 +191,7 @@ BAD_INPUT: dict[str, tuple[Prepare | Sequence[str], str]] = {
     "prediction of no run": (lambda photos, here: ["predict", "nowhere", str(photos)], "a finished run with a model"),
     "prediction of nothing": (["predict", "nowhere"], "image files, or folders of them"),
     "prediction of no image": (["predict", "nowhere", "none.jpg"], "no such path: none.jpg"),
-    "prediction of a list": (["predict", "nowhere", "list.txt"], "a list file: list.txt"),
+    "prediction of a list": (["predict", "nowhere", "list.txt"], "a text file: list.txt"),
     "prediction of a folder without images": (["predict", "nowhere", "."], "images in every folder"),
     "prediction of no class": (["predict", "nowhere", ".", "--top", "0"], "--top of at least 1"),
     "prediction into another kind": (
@@ -223,11 +225,11 @@ def test_bad_input_gets_one_clear_error_and_leaves_nothing(
 
 
 def test_unknown_flag_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["train", "digits", "--batchsize", "3"])
-    assert stop.value.code == 2
-    captured = capsys.readouterr()
-    assert "--batch-size" in captured.out + captured.err
+    assert cli.main(["train", "digits", "--batchsize", "3"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "error: expected an option of this command\n  got --batchsize\n  did you mean --batch-size?"
+    )
 
 
 def test_failed_training_ends_with_1(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

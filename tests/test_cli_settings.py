@@ -113,3 +113,24 @@ def test_a_file_of_another_command_is_named_as_such(here: Path, capsys: pytest.C
     error = capsys.readouterr().err
     assert "expected a file of `rebalance run`\n  got config.yaml, a file of `rebalance train`\n" in error
     assert "valid:" not in error
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [("command: [a]", "got command: ['a']"), ("command: 3", "got command: 3"), ("command: trian", "mean 'train'?")],
+)
+def test_a_file_of_no_known_command_is_told_the_known_ones(
+    line: str, told: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("config.yaml").write_text(f"{line}\ndata: digits\n")
+    assert cli.main(["train", "--config", "config.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert "expected a command in config.yaml\n" in error
+    assert told in error
+    assert "valid: evaluate, export, inspect" in error
+
+
+def test_a_file_without_a_word_for_its_command_is_one_of_any(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("config.yaml").write_text("command: null\ndata: digits\n")
+    assert cli.main(["train", "--config", "config.yaml", "--print-config"]) == 0
+    assert "data: digits" in capsys.readouterr().out

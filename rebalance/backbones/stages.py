@@ -8,6 +8,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
+from rebalance.backbones.base import Backbone
+from rebalance.errors import InputError
+
 SMALL_IMAGE = 64
 """Images up to this size (px) get the small stem under "auto": a stride of 4 before the first block loses them."""
 PROBE = 64  # px: networks of convolutions can be halved to 2 px from it
@@ -61,6 +64,27 @@ def keep_size(stages: Sequence[nn.Sequential]) -> list[nn.Sequential] | None:
             except RuntimeError:  # branches of it have become unequal
                 return None
     return [own.train() for own in kept] if after.shape[-1] == _STEM * maps.shape[-1] else None
+
+
+def check_size(backbone: Backbone, image_size: int, name: str) -> None:
+    """Refuse images that the network has lost before its last layer; tried for sizes below `PROBE`.
+
+    Raises:
+        InputError: They are too small.
+    """
+    if image_size >= PROBE:
+        return
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            backbone(torch.zeros(1, 3, image_size, image_size))
+    except RuntimeError as error:
+        raise InputError(
+            f"images that are large enough for {name}, by --image-size or with --stem small",
+            f"{image_size} px: {error}",
+            "choose larger ones, the small stem, or another --model",
+        ) from error
+    backbone.train()
 
 
 def _without_strides(stage: nn.Sequential) -> None:

@@ -8,7 +8,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from rebalance.backbones.base import Backbone, fill_stages
-from rebalance.backbones.stages import cut_into_stages, has_small_stem, keep_size
+from rebalance.backbones.stages import check_size, cut_into_stages, has_small_stem, keep_size
 from rebalance.backbones.weights_file import IMAGENET, load_weights
 
 FAMILIES = ("convnext", "densenet", "efficientnet", "mobilenet", "regnet", "shufflenet")
@@ -29,6 +29,9 @@ class TorchvisionConvNet(Backbone):
         image_size: Height and width of the images, px.
         weights: A local weights file (.safetensors, or .pth that loads with `weights_only`) in torchvision's layout.
             The classifier is left out; both stems have the same weights.
+
+    Raises:
+        InputError: Weights of another network, or images that are too small for it.
     """
 
     def __init__(self, name: str, *, image_size: int = 224, stem: str = "auto", weights: Path | None = None) -> None:
@@ -45,6 +48,7 @@ class TorchvisionConvNet(Backbone):
         fill_stages(self, small or stages, channels)
         self.between = between
         self._n_features = int(net.get_submodule(classifier).in_features)
+        check_size(self, image_size, name)
 
     @property
     def n_features(self) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -34,7 +36,7 @@ def load_weights(net: nn.Module, path: Path, *, left_out: tuple[str, ...]) -> No
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
-            state = dict(torch.load(path, map_location="cpu", weights_only=True))
+            state = _unwrapped(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
         raise InputError("a readable weights file", f"{path}: {error}", "save it as .safetensors") from error
     wanted = net.state_dict()
@@ -51,3 +53,14 @@ def load_weights(net: nn.Module, path: Path, *, left_out: tuple[str, ...]) -> No
     if more := [key for key in kept if key not in wanted]:
         raise InputError(f"the layers of the model in {path.name}", f"also {more[0]}", "name the model they are from")
     net.load_state_dict(kept, strict=False)
+
+
+def _unwrapped(content: Any) -> dict[str, Tensor]:
+    """The weights in what a training has saved: alone, or beside other things, of a network that was wrapped or not."""
+    if not isinstance(content, Mapping):
+        raise ValueError(f"it holds a {type(content).__name__}")
+    inner = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content)
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in inner.items()):
+        raise ValueError("it holds other things than tensors by name")
+    wrapped = all(key.startswith("module.") for key in inner)
+    return {key.removeprefix("module.") if wrapped else key: value for key, value in inner.items()}

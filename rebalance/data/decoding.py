@@ -8,6 +8,13 @@ from PIL import ImageOps, UnidentifiedImageError
 
 from rebalance.data.table import ByteArray, Image
 
+_HEIC = "a HEIC image, which Pillow does not read: convert it to JPEG"
+_AVIF = "an AVIF image, which this Pillow does not read: convert it to JPEG, or install Pillow 11.3 or newer"
+_BRANDS = {
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), _HEIC),
+    **dict.fromkeys((b"avif", b"avis"), _AVIF),
+}
+"""What the first bytes of such a file say, behind `ftyp`."""
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -33,13 +40,18 @@ def decode(image: Image, size: int | None = None) -> ByteArray:
                 opened.draft("RGB", (2 * size, 2 * size))  # lets libjpeg skip detail that the resize would drop
             return _pixels(to_rgb(ImageOps.exif_transpose(opened)), size)
     except Exception as error:  # of any kind: RuntimeError from AVIF, SyntaxError from PNG, struct.error from TIFF
-        raise OSError(f"cannot decode {image}: {_reason(error)}") from error
+        raise OSError(f"cannot decode {image}: {_reason(error, image)}") from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, path: str) -> str:
     """What is wrong, without the path, which Python and Pillow repeat."""
     if isinstance(error, UnidentifiedImageError):
-        return "no image that Pillow knows"
+        with open(path, "rb") as file:
+            start = file.read(12)
+        if not start:
+            return "the file is empty"
+        brand = start[8:] if start[4:8] == b"ftyp" else b""
+        return _BRANDS.get(brand, "no image that Pillow knows")
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 

@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rebalance.data.lists import LIST_SUFFIXES
+from rebalance.data.endings import HEIC_SUFFIXES, LIST_SUFFIXES, is_image
 from rebalance.errors import InputError
 
-IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif .tga".split()
-)
+LINKED_FOLDERS = "linked folder(s)"
+"""A kind of what is not read."""
 
 
 def find_images(paths: Sequence[Path]) -> tuple[list[str], tuple[str, ...]]:
@@ -23,7 +22,7 @@ def find_images(paths: Sequence[Path]) -> tuple[list[str], tuple[str, ...]]:
             the folders was not read.
 
     Raises:
-        InputError: Nothing given, no such path, a list file, or a folder without images.
+        InputError: Nothing given, no such path, a text or list file, or a folder without images.
     """
     if not paths:
         raise InputError("image files, or folders of them", "none", "name them after RUN")
@@ -40,7 +39,8 @@ def find_images(paths: Sequence[Path]) -> tuple[list[str], tuple[str, ...]]:
         elif not path.exists():
             raise InputError("image files, or folders of them", f"no such path: {path}", "check the path")
         elif path.suffix.lower() in LIST_SUFFIXES:
-            raise InputError("image files, or folders of them", f"a list file: {path}", "name the images themselves")
+            kind = "text" if path.suffix.lower() == ".txt" else "list"
+            raise InputError("image files, or folders of them", f"a {kind} file: {path}", "name the images themselves")
         else:
             named.append(str(path))
     found = _each_once(named)
@@ -73,7 +73,7 @@ def images_below(folder: Path, unread: Counter[str]) -> list[str]:
     found = []
     for parent, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
-        unread["linked folder(s)"] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
+        unread[LINKED_FOLDERS] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
         images = [name for name in sorted(files) if is_image(name)]
         found += [os.path.join(parent, name) for name in images]  # 3× faster
         if len(images) < len(files):
@@ -94,17 +94,13 @@ def unread_notes(unread: Counter[str]) -> list[str]:
     """What was not read, in a sentence; nothing where there is nothing to say."""
     kinds = [f"{n} {kind}" for kind, n in unread.most_common() if n]
     more = f" and {len(kinds) - 5} more kinds" if len(kinds) > 5 else ""
-    return [f"not read: {', '.join(kinds[:5])}{more}"] if kinds else []
+    fix = "; convert HEIC to JPEG" if any(unread[kind] for kind in HEIC_SUFFIXES) else ""
+    return [f"not read: {', '.join(kinds[:5])}{more}{fix}"] if kinds else []
 
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is passed by."""
-    return name.startswith(".") or name == "__MACOSX"  # .ipynb_checkpoints holds copies, the other no images
-
-
-def is_image(name: str) -> bool:
-    """Whether a file of this name is taken for an image."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return name.startswith(".") or name in ("__MACOSX", "@eaDir")  # .ipynb_checkpoints holds copies, the others none
 
 
 def check_encoding(names: Sequence[str]) -> None:

@@ -2,56 +2,39 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from rebalance.data.endings import IMAGE_SUFFIXES, TABLE_SUFFIXES, is_image
+from rebalance.data.list_rows import SPLITS, ListFormat, Row, read_csv, read_rows, split_of
+from rebalance.data.remarks import strange_classes
 from rebalance.data.table import ImageTable, Splits
-from rebalance.errors import InputError, nearest
+from rebalance.errors import InputError, did_you_mean
 from rebalance.files import csv_text
-
-TABLE_SUFFIXES = (".csv", ".tsv")
-"""Of list files with named columns."""
-LIST_SUFFIXES = (".txt", *TABLE_SUFFIXES)
-
-
-@dataclass(frozen=True)
-class ListFormat:
-    """How to read list files.
-
-    Args:
-        root: Folder that the paths are relative to and may not leave; by default the list file's own.
-        path_column: Column of the image path, in CSV.
-        label_column: Column of the class name or number, in CSV.
-        split_column: Column that says train, val or test, in CSV; a file without a column "split" is one split, any
-            other name has to be in one of the lists. Of a list that is given as validation or test list, rows of that
-            split count.
-    """
-
-    root: Path | None = None
-    path_column: str = "path"
-    label_column: str = "label"
-    split_column: str = "split"
-
+from rebalance.plurals import counted
 
 _SHOWN = 10
-_SPLITS = ("train", "val", "test")
-_ALIASES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
-_OFTEN_SPLITS = ("split", "set", "subset", "partition", "fold")
-"""Names under which columns say train, val or test."""
-_Row = tuple[str, str, str]  # path, label, split ("" where the file does not say)
+_ENDING = re.compile(rf"({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})\s", re.IGNORECASE)
+"""Of an image, inside a line."""
 
 
-def read_lists(train: Path, val: Path | None, test: Path | None, form: ListFormat) -> Splits:
+def read_lists(train: Path, val: Path | None, test: Path | None, form: ListFormat, *, lenient: bool = False) -> Splits:
     """The splits that the list files name; no image is opened.
 
     Labels that are all whole numbers sort by value, others by name; the training split decides the classes.
+
+    Args:
+        train: List of the training split, or of all.
+        val: List of the validation split.
+        test: List of the test split.
+        form: How to read them.
+        lenient: Leave out rows of classes that train lacks, with a warning, and splits that have no others.
 
     Raises:
         InputError: A missing or malformed file, a column that seems to say the split under another name than the
@@ -59,10 +42,10 @@ def read_lists(train: Path, val: Path | None, test: Path | None, form: ListForma
             splits, or a class in val or test that train lacks.
     """
     named = form.split_column != ListFormat.split_column
-    rows = {"train": _read(train, form, splits=named and val is None and test is None)}
+    rows = {"train": read_rows(train, form, splits=named and val is None and test is None)}
     for name, path in (("val", val), ("test", test)):
         if path is not None:
-            given = _read(path, form, splits=False)
+            given = read_rows(path, form, splits=False)
             told = any(split for _, _, split in given)
             rows[name] = _by_split(given, path, name)[name] if told else given
     if named and not any(split for part in rows.values() for _, _, split in part):
@@ -77,9 +60,15 @@ def read_lists(train: Path, val: Path | None, test: Path | None, form: ListForma
         rows |= parts
     classes = _class_names([label for _, label, _ in rows["train"]])
     files = {"train": train, "val": val or train, "test": test or train}
-    tables = {name: _table(part, classes, files[name], form) for name, part in rows.items()}
+    warnings: list[str] = []
+    if lenient:
+        rows, warnings = _without_strangers(rows, {*classes}, files)
+    read = {name: _table(part, classes, files[name], form) for name, part in rows.items()}
+    tables = {name: table for name, (table, _) in read.items()}
     _check_apart(tables, files)
-    return Splits(tables["train"], tables.get("val"), tables.get("test"))
+    n_turned = sum(n for _, n in read.values())
+    notes = (f"{counted(n_turned, 'path')} with \\ are read with / in its place",) if n_turned else ()
+    return Splits(tables["train"], tables.get("val"), tables.get("test"), notes, tuple(warnings))
 
 
 def root_beyond(folder: Path, tables: Sequence[ImageTable]) -> Path | None:
@@ -107,7 +96,7 @@ def list_text(table: ImageTable, folder: Path | None) -> str:
     labels = [table.classes[target] for target in table.targets]
     text = csv_text((ListFormat.path_column, ListFormat.label_column), zip(written, labels, strict=True))
     rows = [(path, label, "") for path, label in zip(written, labels, strict=True)]
-    read = _read_csv(Path("list.csv"), text, ListFormat(), splits=False)
+    read = read_csv(Path("list.csv"), text, ListFormat(), splits=False)
     if read != rows or "\r" in text:  # lists are read with universal line ends
         pairs = zip(rows, read, strict=False)
         wrong = next((row for row, other in pairs if row != other or "\r" in row[0] + row[1]), rows[-1])
@@ -137,90 +126,11 @@ def _check_apart(tables: dict[str, ImageTable], files: dict[str, Path]) -> None:
         seen.update(dict.fromkeys(paths, name))
 
 
-def _read(path: Path, form: ListFormat, *, splits: bool) -> list[_Row]:
-    """The rows; with `splits` the split column has to be there."""
-    if not path.is_file():
-        raise InputError("a list file", f"no such file: {path}", "check the path")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError("a list file in UTF-8", f"{path}: {error}", "convert the file to UTF-8") from error
-    rows = _read_csv(path, text, form, splits) if path.suffix.lower() in TABLE_SUFFIXES else _read_text(path, text)
-    if not rows:
-        raise InputError("a list file with rows", f"none in {path}", "write one image a line: path label")
-    return rows
-
-
-def _read_text(path: Path, text: str) -> list[_Row]:
-    rows: list[_Row] = []
-    for number, line in enumerate(text.split("\n"), 1):  # splitlines also splits at what a name may hold
-        if not line.strip():
-            continue
-        image, separator, label = line.strip().rpartition("\t" if "\t" in line else " ")
-        if not separator or not image.strip():
-            raise InputError("lines of `path label`", f"{line!r} in {path}:{number}", "add the label after a space")
-        rows.append((image.strip(), label.strip(), ""))
-    return rows
-
-
-def _read_csv(path: Path, text: str, form: ListFormat, splits: bool) -> list[_Row]:
-    names = [name.strip(' "') for name in text.partition("\n")[0].split(";")]  # of some offices' tables
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if form.path_column in names else ","
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        return _rows_of(reader, path, form, splits)
-    except csv.Error as error:
-        raise InputError("a CSV file", f"{path}, row {reader.line_num}: {error}", "look for a lone quote") from error
-
-
-def _rows_of(reader: csv.DictReader[str], path: Path, form: ListFormat, splits: bool) -> list[_Row]:
-    columns = reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-    needed = {"--path-column": form.path_column, "--label-column": form.label_column}
-    if splits:
-        needed["--split-column"] = form.split_column
-    for flag, column in needed.items():
-        if column not in columns:
-            raise InputError(
-                f"a column {column!r} in {path.name}",
-                ", ".join(columns) or "none",
-                f"{nearest(column, columns)}; name another with {flag}",
-            )
-    rows: list[_Row] = []
-    others = [column for column in columns if column not in (form.path_column, form.label_column)]
-    told_by = form.split_column if form.split_column in others else None
-    doubtful: dict[str, set[str]] = {} if told_by is not None else _like_splits(others, form.split_column)
-    for row in reader:
-        for column, values in doubtful.items():
-            values.add((row[column] or "").strip())
-        image, label = row[form.path_column], (row[form.label_column] or "").strip()
-        if not image or not label:
-            raise InputError("a path and a label in every row", f"{path}:{reader.line_num}", "complete the row")
-        rows.append((image, label, (row[told_by] or "").strip() if told_by is not None else ""))
-    for column, values in doubtful.items():
-        told = values - {""}
-        if column.lower() == form.split_column or (told and {_split_of(value) for value in told} <= {*_SPLITS}):
-            raise InputError(
-                f"the split in a column {form.split_column!r} of {path.name}",
-                f"a column {column!r}",
-                f"name it with --split-column {column!r}, or call it otherwise if it says no split",
-            )
-    return rows
-
-
-def _like_splits(columns: Sequence[str], expected: str) -> dict[str, set[str]]:
-    """Columns that may say the split, with room for their values."""
-    return {column: set() for column in columns if column.lower() in (expected, *_OFTEN_SPLITS)}
-
-
-def _split_of(value: str) -> str:
-    return _ALIASES.get(value.lower(), value.lower())
-
-
-def _by_split(rows: Sequence[_Row], path: Path, needed: str) -> dict[str, list[_Row]]:
-    parts: dict[str, list[_Row]] = {}
+def _by_split(rows: Sequence[Row], path: Path, needed: str) -> dict[str, list[Row]]:
+    parts: dict[str, list[Row]] = {}
     for row in rows:
-        parts.setdefault(_split_of(row[2]), []).append(row)
-    if unknown := [split for split in parts if split not in _SPLITS]:
+        parts.setdefault(split_of(row[2]), []).append(row)
+    if unknown := [split for split in parts if split not in SPLITS]:
         row = parts[unknown[0]][0]
         words = sorted({row[2] for row in rows})
         more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
@@ -235,6 +145,16 @@ def _by_split(rows: Sequence[_Row], path: Path, needed: str) -> dict[str, list[_
     return parts
 
 
+def _without_strangers(
+    rows: Mapping[str, Sequence[Row]], classes: Set[str], files: Mapping[str, Path]
+) -> tuple[dict[str, list[Row]], list[str]]:
+    """The rows of known classes, and a warning of the others; splits without known ones are left out."""
+    known = {name: [row for row in part if row[1] in classes] for name, part in rows.items()}
+    strange = {name: Counter(label for _, label, _ in part if label not in classes) for name, part in rows.items()}
+    warnings = [strange_classes(counts, files[name]) for name, counts in strange.items() if counts]
+    return {name: part for name, part in known.items() if part}, warnings
+
+
 def _class_names(labels: Sequence[str]) -> tuple[str, ...]:
     names = set(labels)
     if all(name.isdecimal() for name in names):
@@ -242,25 +162,43 @@ def _class_names(labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _table(rows: Sequence[_Row], classes: tuple[str, ...], path: Path, form: ListFormat) -> ImageTable:
+def _table(rows: Sequence[Row], classes: tuple[str, ...], path: Path, form: ListFormat) -> tuple[ImageTable, int]:
+    """The rows as a table, and how many paths are found only with / for Windows' separator."""
     ids = {name: i for i, name in enumerate(classes)}
     root = os.path.realpath(form.root or path.parent)
     images: list[str] = []
     targets: list[int] = []
     for image, label, _ in rows:
         if label not in ids:
-            raise InputError("the classes of the training list", f"class {label!r} in {path}", nearest(label, classes))
+            fix = f"{did_you_mean(label, classes)}add it to train, or take its rows out of the list"
+            raise InputError("the classes of the training list", f"class {label!r} in {path}", fix)
         images.append(inside(root, image, path))
         targets.append(ids[label])
-    missing = [image for image in images if not os.path.exists(image)]  # millions of rows
-    if missing:
+    missing = [row for row, image in enumerate(images) if not os.path.exists(image)]  # millions of rows
+    turned = {}
+    for row in missing:
+        name = rows[row][0]
+        if "\\" in name and os.path.exists(there := inside(root, name.replace("\\", "/"), path)):
+            turned[row] = there
+    for row, there in turned.items():
+        images[row] = there
+    if missing := [row for row in missing if row not in turned]:
         few = len(missing) < len(images)
+        fix = "bring them, or take their rows out of the list" if few else "set --root to the folder that they are in"
+        if path.suffix.lower() not in TABLE_SUFFIXES and (line := _line_with_blanks([rows[row] for row in missing])):
+            fix = f"{line!r} has blanks in its label: such names need a CSV file with the columns path,label"
         raise InputError(
             f"the files that {path.name} lists",
-            f"{len(missing)} of {len(images)} missing, the first {missing[0]}",
-            "bring them, or take their rows out of the list" if few else "set --root to the folder that they are in",
+            f"{len(missing)} of {len(images)} missing, the first {images[missing[0]]}",
+            fix,
         )
-    return ImageTable(images, np.array(targets, dtype=np.int64), classes)
+    return ImageTable(images, np.array(targets, dtype=np.int64), classes), len(turned)
+
+
+def _line_with_blanks(rows: Sequence[Row]) -> str:
+    """The first line whose path goes on behind an image's ending; "" for none."""
+    lines = (f"{image} {label}" for image, label, _ in rows if _ENDING.search(image) and not is_image(image))
+    return next(lines, "")
 
 
 def inside(root: str, name: str, source: Path) -> str:

@@ -5,6 +5,8 @@ What is held out is never a copy of what trains: all copies of an image are on o
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +21,9 @@ from rebalance.profiles import long_tail_counts, long_tail_subset
 
 MIN_VALIDATION_IMAGES = 5
 """With fewer images a class's validation accuracy is noise, and selection by it does harm."""
+
+_WITHOUT_VALIDATION = "leave out --val-fraction: without it all images train and the last epoch is reported"
+_SHOWN = 20
 
 
 def check_fraction(fraction: float, flag: str) -> float:
@@ -65,22 +70,30 @@ def hold_out_validation(splits: Splits, fraction: float, seed: int = 0) -> Split
     taken = np.minimum(_round(check_fraction(fraction, "--val-fraction") * counts), counts - 1)  # train keeps one
     small = np.flatnonzero(taken < MIN_VALIDATION_IMAGES)
     if small.size:
-        worst = int(small[np.argmin(counts[small])])
         raise InputError(
-            f"at least {MIN_VALIDATION_IMAGES} validation images in every class",
-            f"{max(taken[worst], 0)} of the {counts[worst]} images of {splits.classes[worst]!r}",
-            "leave out --val-fraction: without it all images train and the last epoch is reported",
+            f"at least {MIN_VALIDATION_IMAGES} validation images in every class, so about "
+            f"{math.ceil(MIN_VALIDATION_IMAGES / fraction)} training images",
+            _shares(small, np.maximum(taken, 0), counts, splits.classes),
+            _WITHOUT_VALIDATION,
         )
     train, val, repeats = _cut(splits.train, taken, seed)
-    if (val.counts < MIN_VALIDATION_IMAGES).any():
-        worst = int(np.argmin(val.counts))
+    small = np.flatnonzero(val.counts < MIN_VALIDATION_IMAGES)
+    if small.size:
         raise InputError(
             f"at least {MIN_VALIDATION_IMAGES} validation images in every class, copies of none that trains",
-            f"{val.counts[worst]} of the {counts[worst]} images of {splits.classes[worst]!r}, many of them copies",
-            "leave out --val-fraction: without it all images train and the last epoch is reported",
+            f"{_shares(small, val.counts, counts, splits.classes)}, many of them copies",
+            _WITHOUT_VALIDATION,
         )
     note = f"{len(val)} training images ({fraction:.0%}) held out for validation"
     return replace(splits, train=train, val=val, notes=(*splits.notes, note, *repeats))
+
+
+def _shares(rows: IntArray, taken: IntArray, counts: IntArray, classes: Sequence[str]) -> str:
+    """What validation would get of classes, the smallest first."""
+    ordered = sorted(rows.tolist(), key=lambda row: (counts[row], row))
+    told = [f"{taken[row]} of the {counts[row]} images of {classes[row]!r}" for row in ordered[:_SHOWN]]
+    more = [f"as little of {counted(len(ordered) - _SHOWN, 'more class', 'more classes')}"]
+    return ", ".join(told + more if len(ordered) > _SHOWN else told)
 
 
 def hold_out_test(splits: Splits, fraction: float, seed: int = 0) -> Splits:

@@ -78,12 +78,14 @@ class Splits:
         val: Validation images; read to select and to tune.
         test: Test images; read once, at the end.
         notes: What was done to the data that the user should know.
+        warnings: What of the data will hurt.
     """
 
     train: ImageTable
     val: ImageTable | None = None
     test: ImageTable | None = None
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:

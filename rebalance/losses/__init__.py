@@ -2,7 +2,8 @@
 
 Classification losses take `(logits (B, C), targets (B,))`, angular ones cosines in place of logits, contrastive ones
 `(views (B, V, D), targets (B,))`. All compute in float32 or wider, inside autocast too, and take
-`reduction="mean" | "weighted_mean" | "sum" | "none"`.
+`reduction="mean" | "weighted_mean" | "sum" | "none"` when called; for a loop that passes none,
+`functools.partial(loss, reduction="weighted_mean")` fixes it.
 """
 
 from rebalance.losses.arcface import ArcFaceLoss, arcface_logits, arcface_loss

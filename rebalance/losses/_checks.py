@@ -10,6 +10,11 @@ from torch import Tensor
 
 def check_targets(targets: Tensor, batch_size: int) -> None:
     """Refuses targets that are not (B,) int64, as gather would, but with a reason."""
+    if targets.ndim == 2 and targets.is_floating_point():
+        raise ValueError(
+            f"expected targets of shape ({batch_size},), one class id for each row; got shares {tuple(targets.shape)}; "
+            "for mixed images pass the ids of both classes and the share to rebalance.mixing.mixed_loss"
+        )
     if targets.shape != (batch_size,):
         raise ValueError(
             f"expected targets of shape ({batch_size},), one class id for each row; got {tuple(targets.shape)}; "

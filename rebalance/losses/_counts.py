@@ -16,8 +16,10 @@ PerClass: TypeAlias = "Sequence[float] | npt.NDArray[Any] | Tensor"
 def per_class(values: PerClass, name: str) -> Tensor:
     """`values` as a float64 tensor (C,) that shares no memory with them.
 
+    A pandas Series is taken by its index, which holds 0 … C - 1 in any order: `value_counts` sorts by frequency.
+
     Raises:
-        ValueError: A mapping, no class, or a value that is negative, NaN or infinite.
+        ValueError: A mapping, a Series with another index, no class, or a value that is negative, NaN or infinite.
     """
     if isinstance(values, Mapping):
         raise ValueError(
@@ -27,7 +29,7 @@ def per_class(values: PerClass, name: str) -> Tensor:
     if isinstance(values, Tensor):
         tensor = values.detach().to(torch.float64, copy=True).flatten()
     else:
-        tensor = torch.tensor(np.asarray(values, dtype=np.float64)).flatten()
+        tensor = torch.tensor(np.asarray(_in_class_order(values, name), dtype=np.float64)).flatten()
     if tensor.numel() == 0:
         raise ValueError(f"expected {name} of at least one class; got none; pass one value for every class")
     bad = (~(tensor >= 0) | tensor.isinf()).nonzero()
@@ -72,3 +74,19 @@ def class_prior(counts: PerClass) -> Tensor:
             "expected an image in at least one class; got only zero counts; pass the training set's counts"
         )
     return n / n.sum()
+
+
+def _in_class_order(values: Sequence[float] | npt.NDArray[Any], name: str) -> Sequence[float] | npt.NDArray[Any]:
+    """The values of a Series by its index; anything else as it is."""
+    index: Any = getattr(values, "index", None)
+    if not hasattr(values, "to_numpy") or not hasattr(index, "to_numpy"):
+        return values
+    keys = index.to_numpy().tolist()
+    row = {key: i for i, key in enumerate(keys)}
+    if row.keys() != set(range(len(keys))):
+        raise ValueError(
+            f"expected {name} as a Series by class id, 0 to {len(keys) - 1}; "
+            f"got the index {', '.join(map(repr, keys[:4]))}{', …' if len(keys) > 4 else ''}; "
+            f"pass for example {name}.reindex(classes, fill_value=0).to_numpy(), with every class in its order"
+        )
+    return np.asarray(values.to_numpy()[[row[key] for key in range(len(keys))]])

@@ -22,6 +22,7 @@ from rebalance.losses._cosines import tell_of_logits
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction
+from rebalance.losses._repr import told_options
 from rebalance.losses.cross_entropy import cross_entropy_loss
 
 
@@ -106,6 +107,8 @@ class ArcFaceLoss(nn.Module):
     """
 
     weight: Tensor | None
+
+    extra_repr = told_options
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rebalance.losses._checks import check_targets, check_temperature
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, reduce_losses
+from rebalance.losses._repr import told_options
 
 
 def balanced_contrastive_loss(
@@ -75,6 +76,8 @@ class BalancedContrastiveLoss(nn.Module):
     Args:
         temperature: T.
     """
+
+    extra_repr = told_options
 
     def __init__(self, *, temperature: float = 0.1) -> None:
         super().__init__()

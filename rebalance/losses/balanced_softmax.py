@@ -18,6 +18,7 @@ from rebalance.losses._checks import check_batch, check_counts_fit
 from rebalance.losses._counts import PerClass, class_prior, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction
+from rebalance.losses._repr import told_options
 from rebalance.losses.cross_entropy import cross_entropy_loss
 
 
@@ -66,6 +67,8 @@ class BalancedSoftmaxLoss(nn.Module):
 
     log_prior: Tensor
     weight: Tensor | None
+
+    extra_repr = told_options
 
     def __init__(self, counts: PerClass, *, weight: PerClass | None = None) -> None:
         super().__init__()

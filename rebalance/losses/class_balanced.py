@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from rebalance.losses._checks import check_counts_fit, check_gamma
 from rebalance.losses._counts import PerClass, positive_counts
 from rebalance.losses._reduction import Reduction
+from rebalance.losses._repr import told_options
 from rebalance.losses.cross_entropy import cross_entropy_loss
 from rebalance.losses.focal_sigmoid import focal_sigmoid_loss
 from rebalance.losses.sigmoid_cross_entropy import sigmoid_cross_entropy_loss
@@ -73,6 +74,8 @@ class ClassBalancedSoftmaxLoss(nn.Module):
 
     weight: Tensor
 
+    extra_repr = told_options
+
     def __init__(self, counts: PerClass, *, cb_beta: float | Literal["auto"] = 0.9999) -> None:
         super().__init__()
         self.register_buffer("weight", effective_number_weight(counts, cb_beta=cb_beta), persistent=False)
@@ -93,6 +96,8 @@ class ClassBalancedSigmoidLoss(nn.Module):
     """
 
     weight: Tensor
+
+    extra_repr = told_options
 
     def __init__(self, counts: PerClass, *, cb_beta: float | Literal["auto"] = 0.9999) -> None:
         super().__init__()
@@ -115,6 +120,8 @@ class ClassBalancedFocalLoss(nn.Module):
     """
 
     weight: Tensor
+
+    extra_repr = told_options
 
     def __init__(self, counts: PerClass, *, cb_beta: float | Literal["auto"] = 0.9999, gamma: float = 1.0) -> None:
         super().__init__()

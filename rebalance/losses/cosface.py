@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rebalance.losses._checks import check_batch, check_not_negative, check_scale
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._reduction import Reduction
+from rebalance.losses._repr import told_options
 from rebalance.losses.cross_entropy import cross_entropy_loss
 from rebalance.losses.ldam import ldam_logits
 
@@ -75,6 +76,8 @@ class CosFaceLoss(nn.Module):
     """
 
     weight: Tensor | None
+
+    extra_repr = told_options
 
     def __init__(self, *, margin: float = 0.35, scale: float = 64.0, weight: PerClass | None = None) -> None:
         super().__init__()

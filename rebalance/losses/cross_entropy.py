@@ -18,6 +18,7 @@ from rebalance.losses._checks import check_batch
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, weigh_and_reduce
+from rebalance.losses._repr import told_options
 
 
 def cross_entropy_loss(
@@ -52,6 +53,8 @@ class CrossEntropyLoss(nn.Module):
     """
 
     weight: Tensor | None
+
+    extra_repr = told_options
 
     def __init__(self, weight: PerClass | None = None) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rebalance.losses._checks import check_temperature
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, reduce_losses
+from rebalance.losses._repr import told_options
 
 
 def distillation_loss(
@@ -66,6 +67,8 @@ class DistillationLoss(nn.Module):
         temperature: τ > 0.
         power: ρ > 0.
     """
+
+    extra_repr = told_options
 
     def __init__(self, *, temperature: float = 2.0, power: float = 1.0) -> None:
         super().__init__()

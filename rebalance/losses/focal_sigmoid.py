@@ -19,6 +19,7 @@ from rebalance.losses._checks import check_batch, check_gamma
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, weigh_and_reduce
+from rebalance.losses._repr import told_options
 from rebalance.losses.sigmoid_cross_entropy import right_side
 
 
@@ -62,6 +63,8 @@ class FocalSigmoidLoss(nn.Module):
     """
 
     weight: Tensor | None
+
+    extra_repr = told_options
 
     def __init__(self, *, gamma: float = 2.0, weight: PerClass | None = None) -> None:
         super().__init__()

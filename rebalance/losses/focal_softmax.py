@@ -19,6 +19,7 @@ from rebalance.losses._checks import check_batch, check_gamma
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, reduce_losses
+from rebalance.losses._repr import told_options
 from rebalance.losses.cross_entropy import cross_entropy_loss
 
 
@@ -65,6 +66,8 @@ class FocalSoftmaxLoss(nn.Module):
     """`focal_softmax_loss` with its options; see there."""
 
     weight: Tensor | None
+
+    extra_repr = told_options
 
     def __init__(
         self,

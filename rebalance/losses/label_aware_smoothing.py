@@ -22,6 +22,7 @@ from rebalance.losses._checks import check_batch, check_counts_fit
 from rebalance.losses._counts import PerClass, optional_per_class, positive_counts
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, weigh_and_reduce
+from rebalance.losses._repr import told_options
 
 Shape = Literal["concave", "linear", "convex", "exp"]
 
@@ -121,6 +122,8 @@ class LabelAwareSmoothingLoss(nn.Module):
 
     smoothing: Tensor
     weight: Tensor | None
+
+    extra_repr = told_options
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from rebalance.losses._cosines import tell_of_logits
 from rebalance.losses._counts import PerClass, optional_per_class, positive_counts
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction
+from rebalance.losses._repr import told_options
 from rebalance.losses.cross_entropy import cross_entropy_loss
 
 
@@ -103,6 +104,8 @@ class LDAMLoss(nn.Module):
 
     margins: Tensor
     weight: Tensor | None
+
+    extra_repr = told_options
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ from rebalance.losses._checks import check_batch, check_counts_fit, check_not_ne
 from rebalance.losses._counts import PerClass, class_prior, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction
+from rebalance.losses._repr import told_options
 from rebalance.losses.cross_entropy import cross_entropy_loss
 
 
@@ -104,6 +105,8 @@ class LogitAdjustmentLoss(nn.Module):
 
     adjustments: Tensor
     weight: Tensor | None
+
+    extra_repr = told_options
 
     def __init__(
         self, counts: PerClass, *, tau: float = 1.0, eps: float = 1e-12, weight: PerClass | None = None

@@ -25,6 +25,7 @@ from rebalance.losses._checks import check_counts_fit, check_share, check_target
 from rebalance.losses._counts import PerClass
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, reduce_losses
+from rebalance.losses._repr import told_options
 from rebalance.losses.logit_adjustment import logit_adjustments
 
 
@@ -175,6 +176,8 @@ class PaCoLoss(nn.Module):
     """
 
     log_prior: Tensor | None
+
+    extra_repr = told_options
 
     def __init__(
         self,

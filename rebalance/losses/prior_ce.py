@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rebalance.losses._checks import check_counts_fit
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._reduction import Reduction
+from rebalance.losses._repr import told_options
 from rebalance.losses.logit_adjustment import logit_adjustment_loss, logit_adjustments
 
 
@@ -30,6 +31,8 @@ class PriorCELoss(nn.Module):
 
     adjustments: Tensor
     weight: Tensor | None
+
+    extra_repr = told_options
 
     def __init__(self, counts: PerClass, *, eps: float = 1e-9, weight: PerClass | None = None) -> None:
         super().__init__()

@@ -25,6 +25,7 @@ from rebalance.losses._checks import check_batch, check_counts_fit, check_share
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, reduce_losses, weigh_and_reduce
+from rebalance.losses._repr import told_options
 from rebalance.losses.logit_adjustment import logit_adjustments
 
 
@@ -95,6 +96,8 @@ class RegionRebalanceLoss(nn.Module):
 
     adjustments: Tensor
     weight: Tensor | None
+
+    extra_repr = told_options
 
     def __init__(self, counts: PerClass, *, label_smoothing: float = 0.5, weight: PerClass | None = None) -> None:
         super().__init__()

@@ -24,6 +24,7 @@ from rebalance.losses._checks import check_not_negative, check_share, check_targ
 from rebalance.losses._counts import PerClass, per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, reduce_losses
+from rebalance.losses._repr import told_options
 
 
 def branch_groups(counts: PerClass, *, shares: Sequence[float] = (1.0, 0.65, 0.3)) -> Tensor:
@@ -136,6 +137,8 @@ class ResidualLoss(nn.Module):
     """
 
     groups: Tensor
+
+    extra_repr = told_options
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from typing import final
 from torch import Tensor, nn
 
 from rebalance.losses._reduction import Reduction
+from rebalance.losses._repr import told_options
 from rebalance.losses.supcon import Mode, check_contrast, supcon_loss
 
 
@@ -54,6 +55,8 @@ class SimCLRLoss(nn.Module):
         base_temperature: T_base, by default T.
         mode: "all" or "one".
     """
+
+    extra_repr = told_options
 
     def __init__(self, *, temperature: float = 0.5, base_temperature: float | None = None, mode: Mode = "all") -> None:
         super().__init__()

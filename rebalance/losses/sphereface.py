@@ -24,6 +24,7 @@ from rebalance.losses._cosines import tell_of_logits
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction
+from rebalance.losses._repr import told_options
 from rebalance.losses.cross_entropy import cross_entropy_loss
 
 
@@ -154,6 +155,8 @@ class SphereFaceLoss(nn.Module):
 
     iteration: Tensor
     weight: Tensor | None
+
+    extra_repr = told_options
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from rebalance.losses._checks import check_targets, check_temperature
 from rebalance.losses._counts import PerClass, optional_per_class
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, reduce_losses, weigh_and_reduce
+from rebalance.losses._repr import told_options
 
 Mode = Literal["all", "one"]
 
@@ -136,6 +137,8 @@ class SupConLoss(nn.Module):
     """
 
     weight: Tensor | None
+
+    extra_repr = told_options
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from rebalance.losses._checks import check_targets, check_temperature
 from rebalance.losses._precision import full_precision
 from rebalance.losses._reduction import Reduction, reduce_losses
+from rebalance.losses._repr import told_options
 from rebalance.losses.supcon import contrastive_anchor_losses
 
 SHORTEST = 1e-8
@@ -58,6 +59,8 @@ def supcon_pml_loss(
 @final
 class SupConPMLLoss(nn.Module):
     """`supcon_pml_loss` with its temperature."""
+
+    extra_repr = told_options
 
     def __init__(self, *, temperature: float = 0.1) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, validate_data
 
 from rebalance.counts import IntArray
+from rebalance.missing import check_labelled
 
 Array = npt.NDArray[Any]
 
@@ -49,9 +50,14 @@ class AnyRowsSampler(BaseSampler, ABC):  # type: ignore[misc]  # imbalanced-lear
 
         Returns:
             The rows and the labels, in the containers and types they came in.
+
+        Raises:
+            InputError: A row without a label.
+            ValueError: What imbalanced-learn's samplers refuse.
         """
         labels = _plain_labels(y)
         if labels is None or params:
+            _check_labelled(y)
             resampled: tuple[Any, Any] = super().fit_resample(X, y, **params)
             return resampled
         self._validate_params()
@@ -120,6 +126,16 @@ def _rows(estimator: BaseEstimator, X: Any, y: Array) -> Any:
     return validate_data(
         estimator, X=X, reset=True, accept_sparse=["csr", "csc"], dtype=None, ensure_all_finite=False, allow_nd=True
     )
+
+
+def _check_labelled(y: Any) -> None:
+    """Refuses a missing label; what has not one label a row is left to scikit-learn."""
+    try:
+        labels = np.asarray(y)
+    except ValueError:  # ragged
+        return
+    if labels.ndim == 1:
+        check_labelled(labels)
 
 
 def _plain_labels(y: Any) -> Array | None:

@@ -66,13 +66,19 @@ class SeededSampler(Sampler[T_co], ABC):
             "epoch": self.epoch,
             "consumed": self._consumed,
             "num_samples": self.num_samples,
+            "drawn_by": self.drawn_by(),
         }
+
+    def drawn_by(self) -> dict[str, Any]:
+        """What the order follows from beside seed and epoch, by name, JSON-ready: part of the state."""
+        return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on where `state_dict` was taken; the next iteration yields what was not consumed.
 
         Raises:
-            InputError: The state is of a sampler with another length.
+            InputError: The state is of a sampler with another length, or one that draws by something else; what a state
+                without `drawn_by` draws by is not known, and not compared.
         """
         if state_dict["num_samples"] != self.num_samples:
             raise InputError(
@@ -80,10 +86,23 @@ class SeededSampler(Sampler[T_co], ABC):
                 f"one with {state_dict['num_samples']}",
                 "resume with the data and the settings that the state was saved with",
             )
+        self._check_drawn_by(state_dict.get("drawn_by"))
         self.seed = check_whole(state_dict["seed"], "seed")
         self.epoch = check_whole(state_dict["epoch"], "epoch")
         self._consumed = check_whole(state_dict["consumed"], "consumed draws")
         self._said, self._ahead = "loaded", None
+
+    def _check_drawn_by(self, theirs: dict[str, Any] | None) -> None:
+        if theirs is None:
+            return
+        ours = self.drawn_by()
+        for name in ours | theirs:
+            if ours.get(name) != theirs.get(name):
+                raise InputError(
+                    f"the state of a sampler with {name} = {ours.get(name)!r}",
+                    f"one with {name} = {theirs.get(name)!r}",
+                    "resume with the data and the settings that the state was saved with",
+                )
 
     def begin(self) -> None:
         """What `__iter__` calls first: warns of a loop that names no epoch, from its third iteration on."""

@@ -88,6 +88,14 @@ class ClassBatchSampler(BatchSampler):
             rows = rows[max(first - begin, 0) : self.num_batches - begin]
             yield from rows.transpose(0, 2, 1).reshape(-1, self.batch_size)  # (batches, K · P)
 
+    def drawn_by(self) -> dict[str, Any]:
+        """P, K and a checksum of the labels."""
+        return {
+            "classes_per_batch": int(self.classes_per_batch),
+            "samples_per_class": int(self.samples_per_class),
+            "labels_crc32": self.members.checksum,
+        }
+
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.members.rows.size} rows of {len(self.classes)} classes, "

@@ -26,10 +26,11 @@ class DistributedEpochSampler(Sampler[Any]):
 
     Put together, the parts are the epoch of one process: nothing is left out, nothing comes twice.
 
-    - Over an `EpochSampler` it yields rows. Ranks get the same number, or one more where the epoch does not divide;
-      `drop_last=True` leaves that remainder out.
-    - With `batch_size` it yields batches, the same number of them on every rank whatever the epoch's length, as
-      DistributedDataParallel needs: a remainder of less than a row a rank joins the batch before.
+    - Over an `EpochSampler` it yields rows, for `DataLoader(sampler=…)`. Ranks get the same number, or one more where
+      the epoch does not divide; `drop_last=True` leaves that remainder out.
+    - With `batch_size` it yields batches, for `DataLoader(batch_sampler=…)`, the same number of them on every rank
+      whatever the epoch's length, as DistributedDataParallel needs: a remainder of less than a row a rank joins the
+      batch before.
     - Over a batch sampler (`ClassBatchSampler`, `MixedSourceSampler`) it yields the rank's part of every batch.
     - Over a `SeededSampler` of your own it yields rows: those of its `chunks()`, like `EpochSampler.chunks`, or else
       those of its iteration, which must be the `num_samples` of an epoch without the consumed ones.

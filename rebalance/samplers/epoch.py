@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -95,7 +96,9 @@ class EpochSampler(SeededSampler[int]):
             log.warning("EpochSampler: schedule, exponent and custom change nothing without a rule, such as 'inverse'")
         self.rule, self.exponent = rule, exponent
         self.members = Members.of(ids, len(self.classes))
-        self._rule_shares = self._shares_by_rule(rule, exponent, cb_beta, custom)
+        self._cb_beta = cb_beta
+        self._custom = None if custom is None else name_weights(custom, self.classes)
+        self._rule_shares = self._shares_by_rule()
 
     @property
     def counts(self) -> IntArray:
@@ -130,6 +133,20 @@ class EpochSampler(SeededSampler[int]):
         """The rows of the epoch that are not consumed yet, in int64 arrays of 2^17 or 2^18."""
         return self.draws(self.epoch).chunks(self._consumed)
 
+    def drawn_by(self) -> dict[str, Any]:
+        """Rule and labels, with what the rule reads; the labels and custom weights as checksums."""
+        read: dict[str, Any] = {"rule": self.rule, "labels_crc32": self.members.checksum}
+        if self.rule != "none":
+            read |= {"exponent": float(self.exponent), "schedule": str(self.schedule)}
+        if self.rule != "none" and self.schedule.kind != "none":
+            read["epochs"] = self.epochs
+        if self.rule == "effective-number":
+            read["cb_beta"] = self._cb_beta
+        if self._custom is not None and self.rule == "custom":
+            weights = sorted((name, float(weight)) for name, weight in self._custom.items())
+            read["custom_crc32"] = zlib.crc32(repr(weights).encode())
+        return read
+
     def __repr__(self) -> str:
         length = "" if self.epochs is None else f"epochs={self.epochs:g}, "
         return (
@@ -163,24 +180,18 @@ class EpochSampler(SeededSampler[int]):
         shift = 0.5 if self.schedule.kind == "deferred" else 0.0
         return self.schedule(min((epoch + shift) / self.epochs, 1.0))
 
-    def _shares_by_rule(
-        self,
-        rule: str,
-        exponent: float,
-        cb_beta: float | Literal["auto"],
-        custom: Mapping[str, float] | Mapping[int, float] | None,
-    ) -> FloatArray:
+    def _shares_by_rule(self) -> FloatArray:
         """Share of each class under the full rule; a class without a row has none."""
         present = np.flatnonzero(self.counts)
         names = [self.classes[c] for c in present]
         absent = set(self.classes) - set(names)
-        named = None if custom is None else name_weights(custom, self.classes)
+        custom = self._custom
         weights = class_weights(
             self.counts[present],
-            rule,
-            strength=exponent,
-            cb_beta=cb_beta,
-            custom=None if named is None else {name: w for name, w in named.items() if name not in absent},
+            self.rule,
+            strength=self.exponent,
+            cb_beta=self._cb_beta,
+            custom=None if custom is None else {name: w for name, w in custom.items() if name not in absent},
             classes=names,
         )
         shares = np.zeros(self.counts.size)

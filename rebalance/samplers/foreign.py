@@ -81,6 +81,10 @@ class ForeignSampler(SeededSampler[int]):
         self.begin()
         yield from self._order()[self._consumed :].tolist()
 
+    def drawn_by(self) -> dict[str, Any]:
+        """The sampler's class; what it has inside is not known."""
+        return {"sampler": self._name}
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._name}, num_samples={self.num_samples}, seed={self.seed})"
 

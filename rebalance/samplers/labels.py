@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import ConcatDataset, Sampler, Subset, TensorDataset
 
 from rebalance.errors import InputError
+from rebalance.missing import check_labelled
 from rebalance.samplers.names import find_names, find_numbering
 
 Array = npt.NDArray[Any]
@@ -166,6 +167,7 @@ def _checked(labels: Any) -> Array:
         array = array[:, 0]
     if array.ndim != 1:
         raise InputError("one label a row", f"labels of shape {array.shape}", "pass a list of labels")
+    check_labelled(array)
     kind = array.dtype.kind
     if kind in "iu":
         return array

@@ -84,6 +84,14 @@ class MixedSourceSampler(BatchSampler):
             yield np.concatenate([real.take(n), offset + synthetic.take(end - done - n)])
             done = end
 
+    def drawn_by(self) -> dict[str, Any]:
+        """The share of real rows, and what the samplers of both sources draw by; batches may be of another size."""
+        read: dict[str, Any] = {"real_share": float(self.real_share)}
+        for source, sampler in (("real", self.real), ("synthetic", self.synthetic)):
+            if sampler is not None:
+                read |= {f"{source} {name}": value for name, value in sampler.drawn_by().items()}
+        return read
+
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.real!r}, {self.synthetic!r}, batch_size={self.batch_size}, "

@@ -228,6 +228,8 @@ def test_wrong_input_is_refused(fitted: ClassConditionalDiffusion) -> None:
         generator.fit(pd.DataFrame({"path": ["a.png"] * 25}), LABELS)
     with pytest.raises(InputError, match=r"flat rows with image_shape=\(H, W\)"):
         generator.fit(stack(64), LABELS)
+    with pytest.raises(InputError, match=r"a label for each image to make, \(M,\); got 'dark'; pass a list"):
+        fitted.sample("dark")
     with pytest.raises(InputError, match="classes that were in fit: bright, dark; got 'grey'"):
         fitted.sample(["dark", "grey"])
     with pytest.raises(InputError, match="channels that are multiples of 8"):

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -212,6 +213,7 @@ def test_the_head_is_the_most_frequent_share_whatever_the_order_of_classes() -> 
     assert generator().is_tail.tolist() == [True, False, True, False, True]
     assert RareFeatureGenerator([7, 7, 7, 7], 4, head_share=0.5).is_tail.tolist() == [False, False, True, True]
     assert RareFeatureGenerator([1, 9], 4).is_tail.tolist() == [True, False]  # at least one
+    assert RareFeatureGenerator(pd.Series([9, 1], [1, 0]), 4).is_tail.tolist() == [True, False]
     assert generator(head_classes=[4, 0]).is_tail.tolist() == [False, True, True, True, False]
 
 
@@ -219,10 +221,14 @@ def test_wrong_arguments_are_refused() -> None:
     for strength in (0.0, 1.5):
         with pytest.raises(InputError, match=rf"expected a strength in \(0, 1\]; got {strength}"):
             generator(strength=strength)
+    with pytest.raises(InputError, match="in the order of the class ids; got a dict; pass for example"):
+        RareFeatureGenerator({"cat": 9, "owl": 1}, 4)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"expected a head_share in \(0, 1\); got 1.0"):
         generator(head_share=1.0)
     with pytest.raises(InputError, match=r"expected head_classes from 0 to 4; got \[5\]"):
         generator(head_classes=[5])
+    with pytest.raises(InputError, match=r"expected head_classes from 0 to 4; got \['cat'\]; pass class ids"):
+        generator(head_classes=["cat"])
     with pytest.raises(InputError, match="at least one head and one tail class; got 5 head classes of 5"):
         generator(head_classes=range(5))
     with pytest.raises(InputError, match="expected layout 'official' or 'per_location'; got 'rows'"):

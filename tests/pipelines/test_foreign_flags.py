@@ -63,9 +63,8 @@ def test_resume_before_data_is_no_path(words: Sequence[str], capsys: pytest.Capt
     "words", [["train", "--resume", "digits", "--epochs"], ["evaluate", "runs/a", "--resume", "runs/b"]]
 )
 def test_resume_is_not_blamed_for_other_mistakes(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(words)
-    assert "without a value" not in "".join(capsys.readouterr())
+    assert main(words) == 2
+    assert "without a value" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -79,8 +78,7 @@ def test_resume_is_not_blamed_for_other_mistakes(words: Sequence[str], capsys: p
 def test_a_command_is_not_told_of_what_another_has(
     words: Sequence[str], flag: str, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit):
-        main(words)
-    shown = "".join(capsys.readouterr())
-    assert flag in shown
+    assert main(words) == 2
+    shown = capsys.readouterr().err
+    assert f"got {flag}\n" in shown
     assert hint not in shown

@@ -45,10 +45,11 @@ def test_warns_of_what_will_hurt(photos: Path, here: Path) -> None:
     (train / "tail" / "broken.jpg").write_bytes(b"\xff\xd8 no more")
     found = inspect(InspectConfig(data=DataConfig(data=str(copy))))
     text = "\n".join(found.warnings)
-    assert "1 class with no training image: empty; training refuses the data: add an image, or remove" in text
-    assert "1 class with one training image: single" in text
+    assert "1 class with no training image: 'empty'; training refuses the data: add an image, or remove" in text
+    assert "1 class with one training image: 'single'" in text
     assert "1 image cannot be read; training refuses the data without --skip-corrupt" in text
-    assert "2 images are in two splits or two classes" in text
+    assert "1 image is in two classes, 1 image is in two splits: figures on them mean little" in text
+    assert "no test image of 'empty', 'single'" in text
     assert "more than once" not in text
     assert list(found.unreadable) == [str(train / "tail" / "broken.jpg")]
     assert sorted(len(group) for group in found.repeated) == [2, 2]
@@ -82,7 +83,7 @@ def test_a_class_that_skipping_leaves_empty_is_told_of(photos: Path, here: Path)
     for file in (here / "copy" / "train" / "tail").iterdir():
         file.write_bytes(b"no image")
     found = inspect(InspectConfig(data=DataConfig(data="copy", skip_corrupt=True)))
-    assert "1 class with no training image: tail" in "\n".join(found.warnings)
+    assert "1 class with no training image: 'tail'" in "\n".join(found.warnings)
     for file in (here / "copy" / "test").glob("*/*.*"):
         file.write_bytes(b"no image")
     with pytest.raises(InputError, match="readable test images; got none of 40; mend or replace them"):
@@ -102,7 +103,9 @@ def test_sizes_of_the_training_images_are_shown(photos: Path, here: Path, capsys
     captured = capsys.readouterr()
     assert "training images are " in captured.err
     assert " to 300×200 px, most often " in captured.err
-    assert "effective number: what n images are worth" in captured.err
+    assert "effective number: what" not in captured.err
+    assert main(["inspect", "copy", "-v"]) == 0
+    assert "effective number: what n images are worth" in capsys.readouterr().err
     assert main(["inspect", "copy", "--json"]) == 0
     sizes = json.loads(capsys.readouterr().out)["sizes"]
     assert (sizes["largest"], sizes["formats"]["PNG"]) == ([300, 200], 1)
@@ -172,3 +175,61 @@ def test_a_picture_that_cannot_be_written_is_one_clear_error(
     (here / "file").touch()
     assert main(["inspect", str(photos), "--picture", "file/x.png"]) == 1
     assert "error: expected files that can be read and written\n  got " in capsys.readouterr().err
+
+
+def test_what_held_out_splits_lack_is_named(photos: Path, here: Path) -> None:
+    shutil.copytree(photos, here / "copy")
+    shutil.copytree(photos / "test", here / "copy" / "val")
+    shutil.rmtree(here / "copy" / "test" / "tail")
+    for name in ("tail", "круг"):
+        shutil.rmtree(here / "copy" / "val" / name)
+    for name in ("two words", "круг"):
+        next((here / "copy" / "test" / name).iterdir()).unlink()
+    found = inspect(InspectConfig(data=DataConfig(data="copy")))
+    assert "no test image of 'tail', no val image of 'tail', 'круг'" in found.warnings
+    coarse = [warning for warning in found.warnings if "coarse" in warning]
+    assert coarse == [
+        "2 classes have fewer than 10 test images, so that their accuracies are coarse: 'two words', 'круг'"
+    ]
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_classes_that_train_lacks_are_warned_of_and_the_rest_is_shown(
+    as_list: bool, photos: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos, here / "copy")
+    shutil.copytree(photos / "test" / "tail", here / "copy" / "test" / "tial")
+    shutil.copytree(photos / "test" / "tail", here / "copy" / "val" / "tial")
+    data, words = "copy", []
+    if as_list:
+        data = "train.csv"
+        for split in ("train", "val", "test"):
+            files = sorted((here / "copy" / split).glob("*/*"))
+            rows = [f"{file.relative_to(here)},{file.parent.name}" for file in files]
+            Path(f"{split}.csv").write_text("\n".join(["path,label", *rows]))
+            words += [] if split == "train" else [f"--{split}-list", f"{split}.csv"]
+    assert main(["inspect", data, *words]) == 0
+    shown = capsys.readouterr()
+    for split in ("val", "test"):
+        where = f"{split}.csv" if as_list else f"copy/{split}"
+        told = f"warning: {where} has 10 images of 'tial', which train lacks: other commands refuse the data\n"
+        assert told in shown.err
+    assert "круг" in shown.out
+    assert "66 training images in 4 classes (train 66, test 40)" in shown.err
+    assert main(["train", data, *words]) == 2
+    assert "did you mean 'tail'? add it to train, or " in capsys.readouterr().err
+
+
+def test_an_image_in_two_classes_is_not_said_to_be_in_two_splits(
+    photos: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos / "train", here / "flat")
+    (here / "flat" / "linked tail").symlink_to(here / "flat" / "tail")
+    assert main(["inspect", "flat"]) == 0
+    shown = capsys.readouterr().err
+    assert "warning: 3 images are in two classes: figures on them mean little\n" in shown
+    assert "warning: 'linked tail' is a link to 'tail'\n" in shown
+    shutil.copytree(photos, here / "splits")
+    shutil.copy(photos / "train" / "tail" / "0.jpg", here / "splits" / "test" / "круг" / "a.jpg")
+    found = inspect(InspectConfig(data=DataConfig(data="splits")))
+    assert "1 image is in two splits and two classes: figures on them mean little" in found.warnings

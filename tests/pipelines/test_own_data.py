@@ -34,8 +34,14 @@ def test_relative_data_are_found_from_elsewhere(photos: Path, here: Path, monkey
     place = PlaceConfig(device="cpu", report_to="none", output=here / "second")
     assert retrain(RetrainConfig(run=run, method="ncm", place=place)).metrics["test"]["n_images"] == 40
     (here / "photos").rename(here / "moved")
-    with pytest.raises(InputError, match="no such path: photos"):
+    told = rf"no such path: photos, which {run}/config.yaml names; .*ln -s NEW photos; .*rebalance evaluate RUN DATA"
+    with pytest.raises(InputError, match=told):
         evaluate(EvaluateConfig(run=run, device="cpu"))
+    with pytest.raises(InputError, match=told):
+        retrain(RetrainConfig(run=run, method="ncm", place=PlaceConfig(device="cpu", report_to="none", output=here)))
+    with pytest.raises(InputError, match=r"no such path: photos, which .*first_stage.yaml names"):
+        evaluate(EvaluateConfig(run=here / "second/retrain/photos-balanced_mixup-ncm", device="cpu"))
+    assert evaluate(EvaluateConfig(run=run, data=str(here / "moved"), device="cpu"))["n_images"] == 40
 
 
 def test_embedded_data_are_not_a_folder_of_their_name(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,3 +98,37 @@ def test_data_of_the_same_name_elsewhere_are_not_taken(
     monkeypatch.chdir(here / "other")
     run = here / "runs" / "train" / "photos-balanced_mixup"
     assert evaluate(EvaluateConfig(run=run, device="cpu"))["n_images"] == 40
+
+
+def test_images_that_were_trained_on_are_warned_of(
+    photos: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos / "train", here / "flat")
+    words = "--updates 2 --batch-size 16 --model small_cnn --report-to none --device cpu"
+    assert main(["train", "flat", "--test-fraction", "0.2", *words.split()]) == 0
+
+    def warnings(run: str, data: Path | str) -> list[str]:
+        capsys.readouterr()
+        assert main(["evaluate", run, str(data), "--device", "cpu"]) == 0
+        return [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+
+    run = "runs/train/flat-balanced_mixup"
+    own = f"figures on them say little of new ones: `rebalance evaluate {run}` measures on what it held out"
+    told = [f"warning: {run} was trained on 53 of these 66 images, and {own}"]
+    assert warnings(run, "flat") == told
+    (here / "link").symlink_to(here / "flat")
+    assert warnings(run, "link") == told
+    assert warnings(run, photos / "test") == []
+    assert warnings(f"{run}/model", "flat") == []
+    (here / "link").unlink()
+    (here / "flat").rename(here / "moved")
+    assert warnings(run, "moved") == told
+    next((here / "moved").rglob("*.jpg")).unlink()
+    assert warnings(run, "moved") == []
+
+    assert main(["train", str(photos / "train"), *words.split(), "--experiment", "all"]) == 0
+    (line,) = warnings("runs/train/all", photos / "train")
+    assert "trained on 66 of these 66 images, and" in line
+    assert line.endswith(": name a folder of others")
+    assert main(["train", str(photos), *words.split()]) == 0
+    assert warnings("runs/train/my-photos-balanced_mixup", photos) == []

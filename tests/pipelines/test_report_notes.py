@@ -10,7 +10,13 @@ from pipelines.report_notes import report_notes
 
 
 def run(**changes: Any) -> dict[str, Any]:
-    return {"test": {"support": [10, 30]}, "selected": {"by": "last epoch"}, **changes}
+    return {
+        "test": {"support": [10, 30]},
+        "selected": {"by": "last epoch"},
+        "model": "resnet32",
+        "image_size": 32,
+        **changes,
+    }
 
 
 def notes(arms: dict[str, list[dict[str, Any]]], **changes: Any) -> str:
@@ -37,9 +43,20 @@ def test_trainings_of_other_lengths_are_told_and_second_stages_are_not_asked() -
     assert "equally many" not in notes({**arms, "b": arms["a"]})
 
 
+def test_other_networks_and_image_sizes_are_told() -> None:
+    arms = {"a": [run()] * 2, "b": [run(model="small_cnn")] * 2}
+    assert "Not of one network and image size, which alone makes a difference: a resnet32 at 32 px, b small_cnn" in (
+        notes(arms)
+    )
+    assert "resnet32 at 64 px" in notes({**arms, "b": [run(image_size=64)] * 2})
+    assert "one network" not in notes({**arms, "b": arms["a"]})
+
+
 def test_classes_that_are_not_judged_or_hardly_are_told() -> None:
-    assert "1 of 3 classes have no image" in notes({"a": [run(test={"support": [0, 10, 30]})] * 2})
     few = "fewer than 10 images"
+    without = notes({"a": [run(test={"support": [0, 10, 30]})] * 2})
+    assert "1 of 3 classes has no image" in without
+    assert few not in without
     assert few in notes({"a": [run(test={"support": [9, 30]})] * 2})
     assert few not in notes({"a": [run()] * 2})
 

@@ -210,7 +210,7 @@ def test_the_command_shows_the_classes_before_and_after(
         (["photos", "--image-size", "32"], "pixels as DATA with --image-size"),
         (["photos", "--rows", "same", "--strength", "6"], "expected a row of every class\n  got none of 'two words'"),
         (["photos", "--strength", "9"], "a list of at most 100,000,000 rows"),
-        (["empty"], "0 images of 'nothing'"),
+        (["empty"], "0 images of 'nothing', 'nothing else'\n  remove the classes or add images of them"),
         (["blank"], "names without blanks at their ends"),
     ],
 )
@@ -219,7 +219,8 @@ def test_bad_input_is_one_clear_error_and_writes_nothing(
 ) -> None:
     shutil.copytree(photos, here / "photos")
     shutil.copytree(photos, here / "empty")
-    (here / "empty" / "train" / "nothing").mkdir()
+    for name in ("nothing", "nothing else"):
+        (here / "empty" / "train" / name).mkdir()
     shutil.copytree(photos / "train", here / "blank")
     (here / "blank" / "tail").rename(here / "blank" / "tail ")
     (here / "folder.csv").mkdir()

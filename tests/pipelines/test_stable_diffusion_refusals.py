@@ -26,10 +26,11 @@ def test_dry_run_says_what_it_costs_and_writes_nothing(
     with caplog.at_level("INFO", logger="rebalance"):
         assert synthesize(sd_config(tmp_path / "out", mode, dry_run=True)) is None
     assert not (tmp_path / "out").exists()
-    words = caplog.records[-1].getMessage()
-    assert f"13 images of 16 px; tiny_sd (unknown: see the model card), mode {mode}, 16 px" in words
+    words = "\n".join(record.getMessage() for record in caplog.records[-3:])
+    assert re.search(r"^13 images of 16 px, about \d+ MB$", words, flags=re.M)
+    assert f"\ntiny_sd (unknown: see the model card), mode {mode}, 16 px" in words
     assert ("adapter: 6 updates of 4 images" in words) == (mode == "adapted")
-    assert re.search(r"about \d+ s; sampling: about 17 candidates, \d+ s; about \d+ MB", words)
+    assert re.search(r", about \d+ s\nsampling: about 17 candidates, \d+ s$", words)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines import BudgetConfig, DataConfig, GeneratorConfig, SynthesizeConfig, TrainConfig, synthesis, synthesize
+from pipelines import (
+    BudgetConfig,
+    DataConfig,
+    FilterConfig,
+    GeneratorConfig,
+    SynthesizeConfig,
+    TrainConfig,
+    synthesis,
+    synthesize,
+)
+from pipelines.judging import warn_of_feature_updates
 from pipelines.loading import load_splits
 from pipelines.synthesis_plan import Minutes, check_cost, plan_synthesis
 from rebalance.errors import InputError
@@ -57,7 +67,7 @@ def test_the_classifier_of_the_gates_counts_where_it_is_trained(
     ]
     with caplog.at_level(logging.INFO):
         synthesize(replace(settings, dry_run=True))
-    assert "classifier of the gates: about 90.0 minutes; generator" in caplog.text
+    assert "classifier of the gates: about 90.0 minutes\n" in caplog.text
     assert "without --dry-run this is refused" in caplog.text
     given = replace(settings, filter=replace(settings.filter, features=tmp_path / "run"), dry_run=True)
     with pytest.raises(InputError, match="expected a finished run with a model"):
@@ -149,3 +159,14 @@ def test_what_takes_long_is_named_the_longest_first(
         check_cost(settings, plan, minutes, tmp_path)
     named = re.findall(r"lower (--[a-z-]+)", str(refused.value))
     assert named == lower
+
+
+@pytest.mark.parametrize(
+    ("updates", "run", "said"),
+    [(60, "runs/a", True), (60, None, False), (FilterConfig.feature_updates, "runs/a", False)],
+)
+def test_a_length_of_a_training_that_is_not_made_is_told(
+    updates: int, run: str | None, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_feature_updates(FilterConfig(feature_updates=updates), run)
+    assert ("--feature-updates changes nothing: the gates take the features of runs/a" in caplog.text) == said

@@ -7,10 +7,11 @@ import torch
 
 from pipelines import DataConfig, OptimizationConfig, TrainConfig, training_time
 from pipelines.open_data import open_data
+from pipelines.preparation import Prepared
 
 
 def test_the_median_update_stands_for_all_and_the_first_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    lengths = itertools.accumulate([50, 500, 100, 2, 3, 9, 4, 1])
+    lengths = itertools.accumulate([5, 5, 1, 0.2, 0.3, 0.9, 0.4, 0.1])
     monkeypatch.setattr(training_time.time, "perf_counter", lambda: next(lengths))
     config = TrainConfig(
         data=DataConfig(data="digits"), optimization=OptimizationConfig(updates=90, batch_size=16, amp="no")
@@ -19,18 +20,48 @@ def test_the_median_update_stands_for_all_and_the_first_do_not_count(monkeypatch
     torch.manual_seed(0)
     before = torch.get_rng_state()
     minutes = training_time.training_minutes(config, open_data(config.data, device), device)
-    assert minutes == pytest.approx(90 * 3 / 60)
+    assert minutes == pytest.approx(90 * 0.3 / 60)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(("updates", "seconds"), [(1, 500), (2, 100), (3, 7)])
+@pytest.mark.parametrize(("updates", "seconds"), [(1, 5), (2, 1), (3, 7)])
 def test_of_a_short_training_the_last_update_stands_for_all(
     updates: int, seconds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lengths = itertools.accumulate([50, 500, 100, 7])
+    lengths = itertools.accumulate([5, 5, 1, 7])
     monkeypatch.setattr(training_time.time, "perf_counter", lambda: next(lengths))
     optimization = OptimizationConfig(updates=updates, batch_size=16, amp="no")
     config = TrainConfig(data=DataConfig(data="digits"), optimization=optimization)
     device = torch.device("cpu")
     minutes = training_time.training_minutes(config, open_data(config.data, device), device)
     assert minutes == pytest.approx(updates * seconds / 60)
+
+
+def test_where_updates_are_long_no_more_are_timed_than_tell_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = itertools.accumulate([5, 4, 17, 1000])
+    monkeypatch.setattr(training_time.time, "perf_counter", lambda: next(lengths))
+    optimization = OptimizationConfig(updates=90, batch_size=16, amp="no")
+    config = TrainConfig(data=DataConfig(data="digits"), optimization=optimization)
+    device = torch.device("cpu")
+    minutes = training_time.training_minutes(config, open_data(config.data, device), device)
+    assert minutes == pytest.approx(90 * 17 / 60)
+
+
+def test_of_large_images_on_a_cpu_a_part_of_the_batch_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = itertools.accumulate([5, 5, 1, 0.2, 0.2, 0.2, 0.2, 0.2])
+    monkeypatch.setattr(training_time.time, "perf_counter", lambda: next(lengths))
+    monkeypatch.setattr(training_time, "_PROBE_PIXELS", 16 * 8**2)
+    sizes = []
+    time_updates = training_time._time_updates
+
+    def watched(config: TrainConfig, prepared: Prepared, device: torch.device) -> list[float]:
+        sizes.append(config.optimization.batch_size)
+        return time_updates(config, prepared, device)
+
+    monkeypatch.setattr(training_time, "_time_updates", watched)
+    optimization = OptimizationConfig(updates=90, batch_size=64, amp="no")
+    config = TrainConfig(data=DataConfig(data="digits"), optimization=optimization)
+    device = torch.device("cpu")
+    minutes = training_time.training_minutes(config, open_data(config.data, device), device)
+    assert sizes == [16]
+    assert minutes == pytest.approx(90 * 0.2 * 4 / 60)

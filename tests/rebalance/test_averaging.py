@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from rebalance.averaging import MovingAverage
+from rebalance.errors import InputError
 
 
 def network() -> nn.Sequential:
@@ -71,9 +76,46 @@ def test_any_floating_point_type(dtype: torch.dtype) -> None:
     torch.testing.assert_close(average.average[0].weight, expected.detach(), rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize(
-    "wrap", [lambda m: torch.compile(m, backend="eager"), nn.DataParallel], ids=["compiled", "parallel"]
+@pytest.fixture
+def process_group(tmp_path: Path) -> Iterator[None]:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+WRAPPERS = pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda m: torch.compile(m, backend="eager"),
+        nn.DataParallel,
+        DistributedDataParallel,
+        lambda m: torch.compile(DistributedDataParallel(m), backend="eager"),
+    ],
+    ids=["compiled", "parallel", "distributed", "compiled distributed"],
 )
+
+
+@WRAPPERS
+@pytest.mark.usefixtures("process_group")
+def test_a_wrapped_module_is_copied_without_its_wrapper(wrap: Any) -> None:
+    module = network()
+    average, plain = MovingAverage(wrap(module), 0.5), MovingAverage(module, 0.5)
+    with torch.no_grad():
+        module[0].weight.add_(1.0)
+    average.update(wrap(module), 100)
+    plain.update(module, 100)
+    torch.testing.assert_close(average.state_dict(), plain.state_dict(), rtol=0, atol=0)
+    assert average.average(torch.ones(2, 4)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0, 999, float("nan")])
+def test_a_decay_out_of_range_is_refused(decay: float) -> None:
+    with pytest.raises(InputError, match=rf"expected a decay in \[0, 1\); got {decay}; use for example 0.999"):
+        MovingAverage(network(), decay)
+
+
+@WRAPPERS
+@pytest.mark.usefixtures("process_group")
 def test_a_wrapped_module_is_followed_by_its_own_names(wrap: Any) -> None:
     module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     average = MovingAverage(module, 0.5)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,6 +110,10 @@ def test_a_bound_on_the_sum_scales_every_class_alike(counts: list[int], max_imag
 def test_bad_rules_are_refused(rule: str, options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         images_to_add(COUNTS, rule, **options)
+
+
+def test_a_budget_of_a_series_is_in_the_order_of_the_class_ids() -> None:
+    assert images_to_add(pd.Series([10, 4, 1], [2, 0, 1])).tolist() == images_to_add([4, 1, 10]).tolist() == [6, 9, 0]
 
 
 def test_a_class_without_images_is_named() -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -16,6 +19,7 @@ from rebalance.counts import (
     gini,
     imbalance_factor,
     imbalance_statistics,
+    in_class_order,
     resolve_cb_beta,
     shot_groups,
 )
@@ -143,3 +147,40 @@ def test_statistics_hold_all_of_it() -> None:
     assert found.gini == gini([200, 50, 2])
     assert found.effective_numbers == tuple(effective_numbers([200, 50, 2]).tolist())
     assert found.groups == ("many", "medium", "few")
+
+
+BY_FREQUENCY = pd.Series([2, 0, 1, 1, 1, 0]).value_counts()  # index 1, 0, 2 over the counts 3, 2, 1
+
+
+def test_a_series_is_taken_by_its_index() -> None:
+    assert np.asarray(in_class_order(BY_FREQUENCY)).tolist() == [2, 3, 1]
+    assert np.asarray(in_class_order(BY_FREQUENCY.to_frame())).tolist() == [[2], [3], [1]]
+    assert check_counts(BY_FREQUENCY).tolist() == [2, 3, 1]
+    assert effective_numbers(BY_FREQUENCY, 0.5).tolist() == [1.5, 1.75, 1]
+    assert shot_groups(BY_FREQUENCY, many=2, few=2) == ["medium", "many", "few"]
+    assert imbalance_statistics(BY_FREQUENCY, many=2, few=2).groups == ("medium", "many", "few")
+
+
+def test_a_series_of_names_is_taken_in_the_order_of_the_classes() -> None:
+    counts = pd.Series(["owl", "cat", "cat", "dog", "dog", "dog"]).value_counts()
+    assert check_counts(counts, ["cat", "dog", "owl"]).tolist() == [2, 3, 1]
+    assert check_counts(BY_FREQUENCY, ["cat", "dog", "owl"]).tolist() == [2, 3, 1]
+    assert (gini(counts), imbalance_factor(counts)) == (gini([1, 2, 3]), 3)
+
+
+@pytest.mark.parametrize("index", [["cat", "dog", "owl"], [0, 1, 3], [0, 1, 1], [1, 2, 3]])
+def test_a_series_of_other_classes_is_refused(index: list[object]) -> None:
+    counts = pd.Series([3, 2, 1], index)
+    named = "a Series by class id, 0 to 2; got the index "
+    with pytest.raises(InputError, match=named + ", ".join(map(repr, index))):
+        shot_groups(counts)
+    with pytest.raises(InputError, match=r"or by class name; got the index .* pass for example counts.reindex"):
+        check_counts(counts, ["cat", "dog", "elk"])
+
+
+@pytest.mark.parametrize(
+    "statistic", [check_counts, imbalance_factor, gini, effective_numbers, shot_groups, imbalance_statistics]
+)
+def test_counts_by_name_are_refused(statistic: Any) -> None:
+    with pytest.raises(InputError, match="in the order of the class ids; got a Counter; pass for example"):
+        statistic(Counter(cat=2, dog=1))

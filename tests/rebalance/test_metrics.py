@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 from torch import Tensor
 
 from rebalance.counts import Group
-from rebalance.errors import RunError
+from rebalance.errors import InputError, RunError
 from rebalance.metrics import CALIBRATION_BINS, MAX_CONFUSION_CLASSES, Tally, expected_calibration_error
 
 GROUPS: list[Group] = ["many", "many", "medium", "few", "few"]
@@ -163,3 +163,11 @@ def test_outputs_that_are_not_finite_stop_the_run(value: float) -> None:
 
 def test_calibration_of_no_bins_is_not_available() -> None:
     assert expected_calibration_error(np.zeros((15, 3))) is None
+
+
+@pytest.mark.parametrize(
+    ("groups", "got"), [(["a", "b", "c"], "got 'a'"), (["many", "few"], "got 2 groups"), ("few", "got 'f'")]
+)
+def test_groups_that_are_not_one_of_three_for_each_class_are_refused(groups: Any, got: str) -> None:
+    with pytest.raises(InputError, match=f"a group out of many, medium, few for each of 3 classes; {got}; pass"):
+        Tally(3, groups)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rebalance.errors import InputError
@@ -154,6 +157,16 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def test_mixed_loss_takes_a_module_of_torch_s_that_does_not_reduce() -> None:
+    logits, lam = torch.randn(4, 3), torch.tensor([0.1, 0.9, 0.4, 1.0])
+    weight = torch.tensor([1.0, 2.0, 3.0])
+    arguments = logits, TARGETS, TARGETS.flip(0), lam
+    found = mixed_loss(torch.nn.CrossEntropyLoss(weight, reduction="none"), *arguments)
+    torch.testing.assert_close(found, mixed_loss(partial(F.cross_entropy, weight=weight), *arguments))
+    with pytest.raises(InputError, match="got CrossEntropyLoss with reduction 'mean'; make it with"):
+        mixed_loss(torch.nn.CrossEntropyLoss(), *arguments)
+
+
 def test_lambda_is_beta_distributed() -> None:
     draws = generator()
     for alpha in (0.2, 1.0, 4.0):
@@ -190,6 +203,16 @@ def test_tail_partners_are_drawn_by_inverse_frequency_of_their_class() -> None:
     alike = torch.cat([sample_tail_partners(targets, counts, strength=0.0, generator=draws) for _ in range(2000)])
     shares = torch.bincount(targets[alike], minlength=3) / len(alike)
     torch.testing.assert_close(shares, torch.tensor([0.6, 0.3, 0.1]), rtol=0, atol=0.02)
+
+
+def test_counts_as_a_series_are_taken_by_class_id() -> None:
+    counts = pd.Series([1000, 100, 10], [2, 0, 1])
+    draws = [
+        sample_tail_partners(TARGETS, n, generator=torch.Generator().manual_seed(0)) for n in (counts, [100, 10, 1000])
+    ]
+    assert torch.equal(*draws)
+    shares = [remix(IMAGES, TARGETS, 0.4, PERMUTATION, n)[1][1] for n in (counts, [100, 10, 1000])]
+    assert torch.equal(*shares)
 
 
 def test_centers_lie_in_the_image() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,6 +70,11 @@ def test_a_smaller_subset_is_the_beginning_of_a_larger_one_of_each_class() -> No
     targets = np.repeat([0, 1], 50)
     large, small = long_tail_subset(targets, [30, 20], 5), long_tail_subset(targets, [10, 20], 5)
     np.testing.assert_array_equal(small, np.concatenate([large[:10], large[30:]]))
+
+
+def test_counts_as_a_series_are_taken_by_class_id() -> None:
+    rows = long_tail_subset([0, 0, 0, 1, 1, 1], pd.Series([3, 1], [1, 0]))
+    assert np.bincount(rows // 3).tolist() == [1, 3]
 
 
 def test_the_global_random_state_is_left_alone() -> None:

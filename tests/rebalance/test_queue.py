@@ -142,3 +142,9 @@ os._exit(0)  # gloo's threads now and then abort an interpreter that winds down
 
 def test_two_ranks_hold_the_same_rows_in_the_order_of_the_ranks(on_two_ranks: Callable[[str], None]) -> None:
     on_two_ranks(TWO_RANKS)
+
+
+def test_print_shows_the_size_and_how_much_is_filled() -> None:
+    queue = FeatureQueue(4, 2)
+    queue.enqueue(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64))
+    assert repr(queue) == "FeatureQueue(4, 2, filled=3)"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,6 +70,14 @@ def test_one_class_weighs_one() -> None:
 def test_inverse_weights_draw_every_class_alike() -> None:
     np.testing.assert_allclose(draw_shares(COUNTS, class_weights(COUNTS)), [0.25] * 4, rtol=1e-14)
     np.testing.assert_allclose(draw_shares(COUNTS, np.ones(4)), np.array(COUNTS) / 568, rtol=1e-14)
+
+
+def test_weights_of_a_series_are_in_the_order_of_the_classes() -> None:
+    counts = pd.Series(["owl", "cat", "cat", "cat", "dog", "dog"]).value_counts()
+    weights = class_weights(counts, "inverse", classes=["owl", "dog", "cat"])
+    np.testing.assert_array_equal(weights, class_weights([1, 2, 3], "inverse"))
+    by_id = pd.Series([3, 2, 1], [2, 1, 0])
+    np.testing.assert_allclose(draw_shares(by_id, weights), draw_shares([1, 2, 3], weights))
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,13 @@ def test_all_of_it_is_trained(name: str) -> None:
     assert not [key for key, parameter in backbone.named_parameters() if parameter.grad is None]
 
 
+@pytest.mark.parametrize("name", ["convnext_tiny", "densenet121"])
+def test_images_that_are_lost_before_the_last_layer_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"images that are large enough for {name}, .*--stem small; got 16 px"):
+        build_backbone(name, image_size=16, stem="imagenet")
+    assert build_backbone(name, image_size=16).training
+
+
 @pytest.mark.parametrize(
     ("size", "stem", "sizes"),
     [(64, "auto", (64, 64, 32, 16, 8)), (96, "auto", (48, 24, 12, 6, 3)), (64, "imagenet", (32, 16, 8, 4, 2))],

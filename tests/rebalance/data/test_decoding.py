@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps, features
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 from PIL.Image import Resampling
 
 from rebalance.data.decoding import decode, to_rgb
@@ -254,3 +254,32 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # refused above twice as many
     with pytest.raises(OSError, match=r"bomb.png: .*decompression bomb"):
         decode(path, 8)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "the file is empty"),
+        (b"notes", "no image that Pillow knows"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC image, which Pillow does not read: convert it to JPEG"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42", "no image that Pillow knows"),
+    ],
+)
+def test_a_file_that_is_no_image_says_why(tmp_path: Path, content: bytes, told: str) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(content)
+    with pytest.raises(OSError, match=rf"cannot decode .*a\.jpg: {told}$"):
+        decode(str(file))
+
+
+def test_an_avif_image_that_pillow_is_not_built_for_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> None:
+        raise UnidentifiedImageError(path)
+
+    monkeypatch.setattr(Image, "open", refuse)
+    file = tmp_path / "a.avif"
+    file.write_bytes(b"\0\0\0\x18ftypavif\0\0\0\0")
+    with pytest.raises(OSError, match=r"an AVIF image, .*convert it to JPEG, or install Pillow 11.3"):
+        decode(str(file))

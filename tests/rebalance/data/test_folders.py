@@ -105,10 +105,40 @@ def test_a_class_may_lack_images_in_the_test_split(tmp_path: Path, disk: Disk) -
     assert splits.test.counts.tolist() == [0, 1]
 
 
+def test_classes_that_train_lacks_are_left_out_where_that_is_asked_for(tmp_path: Path, disk: Disk) -> None:
+    root = disk.fill(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/b/1.jpg", "test/x/1.jpg", "test/y/1.jpg")
+    with pytest.raises(InputError, match=r"got classes 'x', 'y' in .*test; add them to train, or remove the folders"):
+        read_folder(root)
+    disk.fill(root, "val/x/2.jpg")
+    splits = read_folder(root, lenient=True)
+    assert disk.content(splits.test, root) == [("test/b/1.jpg", "b")]
+    assert splits.val is None
+    assert splits.warnings == (
+        f"{root}/test has 2 images of 'x', 'y', which train lacks: other commands refuse the data",
+        f"{root}/val has 1 image of 'x', which train lacks: other commands refuse the data",
+    )
+
+
+@pytest.mark.parametrize(
+    ("links", "told"),
+    [
+        ({"A link": "dog"}, "'A link' is a link to 'dog'"),
+        ({"one": "../elsewhere", "two": "../elsewhere"}, "links to one folder: 'one', 'two'"),
+    ],
+)
+def test_class_folders_that_are_one_are_told(tmp_path: Path, links: dict[str, str], told: str, disk: Disk) -> None:
+    disk.fill(tmp_path, "data/dog/1.jpg", "data/cat/1.jpg", "elsewhere/1.jpg")
+    for name, target in links.items():
+        (tmp_path / "data" / name).symlink_to(target, target_is_directory=True)
+    assert read_folder(tmp_path / "data").warnings == (told,)
+
+
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_class_that_train_lacks_is_named_with_the_nearest(tmp_path: Path, split: str, disk: Disk) -> None:
     root = disk.fill(tmp_path, "train/cats/1.jpg", "train/dogs/1.jpg", f"{split}/cat/1.jpg")
-    with pytest.raises(InputError, match=rf"class 'cat' in .*{split}; did you mean 'cats'"):
+    with pytest.raises(
+        InputError, match=rf"class 'cat' in .*{split}; did you mean 'cats'\? add it to train, or remove the folder$"
+    ):
         read_folder(root)
 
 
@@ -142,13 +172,29 @@ def test_no_path_and_no_folder_are_told_apart(tmp_path: Path, disk: Disk) -> Non
 
 def test_what_is_not_read_is_told(tmp_path: Path, disk: Disk) -> None:
     disk.fill(tmp_path, "cat/1.png", "cat/2.HEIC", "cat/3.heic", "cat/4", "cat/.DS_Store", "dog/deep/5.png", "6.png")
-    disk.fill(tmp_path, "__MACOSX/cat/1.png")
+    disk.fill(tmp_path, "__MACOSX/cat/1.png", "@eaDir/cat/1.png", "cat/@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg")
     splits = read_folder(tmp_path)
     assert splits.classes == ("cat", "dog")
     assert len(splits.train) == 2
-    (note,) = splits.notes
+    assert splits.notes == ()
+    (warning,) = splits.warnings
+    told, _, read = warning.partition("not read: ")
+    assert told == "more than a tenth of the files of 'cat' is "
     kinds = {"2 .heic", "1 file(s) without an ending", "1 image(s) beside the class folders"}
-    assert set(note.removeprefix("not read: ").split(", ")) == kinds
+    assert set(read.removesuffix("; convert HEIC to JPEG").split(", ")) == kinds
+    assert read.endswith("; convert HEIC to JPEG")
+
+
+@pytest.mark.parametrize(("n_images", "loud"), [(9, False), (8, True)])
+def test_what_is_not_read_is_a_warning_where_it_is_more_than_a_tenth(
+    tmp_path: Path, n_images: int, loud: bool, disk: Disk
+) -> None:
+    disk.fill(tmp_path, *(f"cat/{i}.png" for i in range(n_images)), "cat/a.mov", "cat/notes.txt", "cat/labels.json")
+    disk.fill(tmp_path, "dog/1.png", "dog/1.txt")
+    splits = read_folder(tmp_path)
+    assert bool(splits.warnings) is loud
+    assert ("1 .mov" in " ".join(splits.notes)) is not loud
+    assert "'dog'" not in " ".join(splits.warnings)
 
 
 def test_files_beside_the_class_folders_of_a_split_are_told(tmp_path: Path, disk: Disk) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from rebalance.data.lists import ListFormat, read_lists
+from rebalance.data.list_rows import ListFormat
+from rebalance.data.lists import read_lists
 from rebalance.errors import InputError
 
 HERE = ListFormat()

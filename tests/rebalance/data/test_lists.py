@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from rebalance.data.lists import ListFormat, read_lists
+from rebalance.data.list_rows import ListFormat
+from rebalance.data.lists import read_lists
 from rebalance.errors import InputError
 
 HERE = ListFormat()
@@ -75,6 +76,19 @@ def test_a_line_without_a_label_is_shown(tmp_path: Path, text: str, disk: Disk) 
         disk.read(disk.write(tmp_path / "train.txt", text))
 
 
+def test_a_label_with_blanks_is_told_to_need_a_csv(tmp_path: Path, disk: Disk) -> None:
+    disk.fill(tmp_path, "owl/1.jpg", "sea ship/18.jpg")
+    path = disk.write(tmp_path / "train.txt", "owl/1.jpg owl\nsea ship/18.jpg sea ship\n")
+    told = r"got 1 of 2 missing, .*; 'sea ship/18.jpg sea ship' has blanks in its label: such names need a CSV file"
+    with pytest.raises(InputError, match=told):
+        disk.read(path)
+    tabs = disk.write(tmp_path / "tabs.txt", "owl/1.jpg\towl\nsea ship/18.jpg\tsea ship\n")
+    assert disk.read(tabs).classes == ("owl", "sea ship")
+    gone = disk.write(tmp_path / "gone.txt", "owl/1.jpg owl\nsea ship/19.jpg ship\n")
+    with pytest.raises(InputError, match="bring them"):
+        disk.read(gone)
+
+
 # CSV
 
 
@@ -108,6 +122,40 @@ def test_semicolons_separate_as_well(tmp_path: Path, disk: Disk) -> None:
     assert (windows.classes, len(windows.train)) == (("owl", "tit, blue"), 2)
     splits = disk.read(disk.write(tmp_path / "list.csv", 'path,label,"notes; a; b; c"\nc.jpg,owl,"x; y"\n'))
     assert disk.content(splits.train, tmp_path) == [("c.jpg", "owl")]
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("Datei;Klasse\na.jpg;tit, blue\n", ListFormat(path_column="Datei", label_column="Klasse")),
+        ("sep=;\npath;label\na.jpg;tit, blue\n", HERE),
+        ('"sep=|"\r\npath|label\r\na.jpg|tit, blue\r\n', HERE),
+        ('SEP=,\nlabel,path\n"tit, blue",a.jpg\n', HERE),
+    ],
+)
+def test_tables_as_offices_write_them(tmp_path: Path, text: str, form: ListFormat, disk: Disk) -> None:
+    splits = disk.read(disk.write(disk.fill(tmp_path, "a.jpg") / "list.csv", text), form)
+    assert disk.content(splits.train, tmp_path) == [("a.jpg", "tit, blue")]
+
+
+def test_a_line_that_names_the_separator_counts_as_a_line(tmp_path: Path, disk: Disk) -> None:
+    with pytest.raises(InputError, match=r"list.csv:3; complete the row"):
+        disk.read(disk.write(tmp_path / "list.csv", "sep=;\npath;label\na.jpg\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Datei;Klasse\n", r"got Datei, Klasse; valid: Datei, Klasse; name another with --path-column"),
+        ("a/1.jpg,owl\na/2.jpg,owl\n", r"got a/1.jpg, owl; the first line must name the columns: path,label$"),
+        ("owl;a/1.PNG\n", r"got owl, a/1.PNG; the first line must name the columns: path,label$"),
+    ],
+)
+def test_columns_that_are_not_named_as_expected_are_shown_apart(
+    tmp_path: Path, text: str, message: str, disk: Disk
+) -> None:
+    with pytest.raises(InputError, match=message):
+        disk.read(disk.write(tmp_path / "list.csv", text))
 
 
 def test_a_missing_column_names_the_flag(tmp_path: Path, disk: Disk) -> None:
@@ -175,6 +223,17 @@ def test_missing_lists_and_missing_images_are_told_apart(tmp_path: Path, disk: D
         disk.read(path)
 
 
+def test_paths_as_windows_writes_them_are_found(tmp_path: Path, disk: Disk) -> None:
+    disk.fill(tmp_path, "Frösche/1.jpg", "Frösche/tief/2.jpg", "a\\b.jpg", "c.jpg")
+    text = "path,label\nFrösche\\1.jpg,frog\nFrösche\\tief/2.jpg,frog\na\\b.jpg,ab\nc.jpg,ab\n"
+    splits = disk.read(disk.write(tmp_path / "list.csv", text))
+    found = ["Frösche/1.jpg", "Frösche/tief/2.jpg", "a\\b.jpg", "c.jpg"]
+    assert [name for name, _ in disk.content(splits.train, tmp_path)] == found
+    assert splits.notes == ("2 paths with \\ are read with / in its place",)
+    with pytest.raises(InputError, match=r"got 1 of 1 missing, the first .*Frösche\\3.jpg; set --root"):
+        disk.read(disk.write(tmp_path / "list.csv", "path,label\nFrösche\\3.jpg,frog\n"))
+
+
 # Nothing outside the root
 
 
@@ -198,7 +257,16 @@ def test_the_root_and_folders_inside_may_be_links(tmp_path: Path, disk: Disk) ->
     "name",
     [
         *("../secret.jpg", "{outside}/secret.jpg", "a/../../secret.jpg", "file.jpg", "folder/secret.jpg"),
-        *("folder/../secret.jpg", "..", "a/..", "a/", "{root}", "{root}2/secret.jpg"),
+        *(
+            "..\\secret.jpg",
+            "folder\\secret.jpg",
+            "folder/../secret.jpg",
+            "..",
+            "a/..",
+            "a/",
+            "{root}",
+            "{root}2/secret.jpg",
+        ),
     ],
 )
 def test_paths_outside_the_root_are_refused(tmp_path: Path, name: str, disk: Disk) -> None:

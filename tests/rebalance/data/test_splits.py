@@ -82,8 +82,9 @@ def test_labels_stay_with_their_images() -> None:
 @pytest.mark.parametrize(
     ("counts", "fraction", "message"),
     [
-        ((200, 44, 100), 0.1, r"5 validation images in every class; got 4 of the 44 images of 'cat'"),
-        ((200, 44, 3), 0.1, r"got 0 of the 3 images of 'dog'; leave out --val-fraction"),
+        ((200, 44, 100), 0.1, r"every class, so about 50 training images; got 4 of the 44 images of 'cat'; leave out"),
+        ((200, 44, 3), 0.1, r"got 0 of the 3 images of 'dog', 4 of the 44 images of 'cat'; leave out --val-fraction"),
+        ((200, 22, 100), 0.2, r"about 25 training images; got 4 of the 22 images of 'cat'; leave"),
         ((200, 1, 100), 0.9, r"got 0 of the 1 images of 'cat'"),
         ((5, 200), 0.99, r"got 4 of the 5 images of 'bear'"),
     ],
@@ -91,6 +92,14 @@ def test_labels_stay_with_their_images() -> None:
 def test_a_class_too_small_to_hold_out_from_is_named(counts: tuple[int, ...], fraction: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
         hold_out_validation(Splits(of_counts(*counts)), fraction)
+
+
+def test_of_many_classes_too_small_twenty_are_named() -> None:
+    classes = tuple(f"c{i}" for i in range(23))
+    targets = np.repeat(np.arange(23), [200, *range(22, 0, -1)])
+    splits = Splits(ImageTable([str(i) for i in range(len(targets))], targets, classes))
+    with pytest.raises(InputError, match=r"got 0 of the 1 images of 'c22', .*'c3', as little of 2 more classes; leave"):
+        hold_out_validation(splits, 0.2)
 
 
 def test_train_keeps_an_image_of_every_class() -> None:

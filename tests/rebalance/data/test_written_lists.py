@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rebalance.data.lists import ListFormat, list_text, root_beyond
+from rebalance.data.list_rows import ListFormat
+from rebalance.data.lists import list_text, root_beyond
 from rebalance.data.table import ImageTable
 from rebalance.errors import InputError
 

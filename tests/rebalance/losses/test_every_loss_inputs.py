@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -134,3 +135,43 @@ def test_counts_by_name_are_refused_for_their_order_is_not_that_of_the_class_ids
 def test_a_class_without_images_is_refused_where_its_weight_or_margin_is_undefined(name: str) -> None:
     with pytest.raises(ValueError, match="expected at least one image in every class; got 0 images of class 2"):
         getattr(losses, name)([5, 3, 0])
+
+
+def test_a_series_is_taken_by_its_index() -> None:
+    ids = pd.Series([2] * 10 + [0] * 40 + [1] * 90)
+    by_frequency = ids.value_counts()  # 1, 0, 2
+    torch.testing.assert_close(losses.ldam_margins(by_frequency), losses.ldam_margins([40, 90, 10]))
+    weighted = losses.CrossEntropyLoss(weight=1 / by_frequency).weight
+    torch.testing.assert_close(weighted, torch.tensor([1 / 40, 1 / 90, 1 / 10], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("index", [["cat", "dog", "owl"], [0, 1, 3]])
+def test_a_series_of_other_classes_is_refused(index: list[object]) -> None:
+    with pytest.raises(ValueError, match=r"expected counts as a Series by class id, 0 to 2; got the index .* pass for"):
+        losses.LDAMLoss(pd.Series([3, 2, 1], index))
+
+
+def test_shares_of_classes_are_answered_with_the_loss_of_mixed_images(batch: Batch, logit_loss: LossCase) -> None:
+    scores, targets = batch()
+    shares = torch.nn.functional.one_hot(targets, C).double()
+    with pytest.raises(ValueError, match=r"got shares \(7, 5\); for mixed images .* rebalance.mixing.mixed_loss"):
+        logit_loss.make(COUNTS)(scores, shares)
+
+
+def test_print_shows_the_classes_and_every_option(logit_loss: LossCase) -> None:
+    module = logit_loss.make(COUNTS)
+    module = getattr(module, "loss", module)
+    shown = repr(module)
+    assert all(f"{name}=" in shown for name in vars(module) if not name.startswith("_") and name != "training")
+    assert all(f"{name}: 5 classes, " in shown for name, buffer in module.named_buffers() if buffer.ndim)
+
+
+def test_print_shows_the_options_of_contrastive_losses(view_loss: LossCase) -> None:
+    assert "temperature=0.25" in repr(view_loss.make(temperature=0.25))
+
+
+def test_print_shows_what_derives_from_the_counts() -> None:
+    shown = "LDAMLoss(margins: 2 classes, 0.25 to 0.5, weight: 2 classes, 1 to 3, scale=30.0, prescaled=False)"
+    assert repr(losses.LDAMLoss([160, 10], weight=[1, 3])) == shown
+    assert repr(losses.LDAMLoss([160, 10]).to("meta")) == "LDAMLoss(margins: (2,), scale=30.0, prescaled=False)"
+    assert "groups: (3, 2)" in repr(losses.ResidualLoss(losses.branch_groups([9, 1])))

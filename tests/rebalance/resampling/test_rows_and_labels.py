@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 import scipy.sparse
 from sklearn.base import clone
 
+from rebalance.errors import InputError
 from rebalance.resampling import (
     DeferredSampler,
     EffectiveNumberSampler,
@@ -98,6 +100,24 @@ def test_one_look_at_the_labels_ends_as_imbalanced_learns_way(sampler: AnyRowsSa
         k: v for k, v in vars(slow).items() if k.endswith("strategy_")
     }
     assert quick.n_features_in_ == slow.n_features_in_ == 1
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+@pytest.mark.parametrize(
+    ("labels", "missing"),
+    [
+        (["a", None, "b"], "None"),
+        (np.array(["a", np.nan, "b"], dtype=object), "nan"),
+        ([0.0, np.nan, 1.0], "nan"),
+        (pd.Series(["a", None, "b"], dtype="category"), "nan"),
+        (pd.Series([0, None, 1], dtype="Int64"), "<NA>|nan"),
+    ],
+)
+def test_a_row_without_a_label_is_named(sampler: AnyRowsSampler, labels: Any, missing: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"a label for every row; got none \({missing}\) in row 1; leave such rows out"
+    ):
+        sampler.fit_resample(ROWS[:3], labels)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)

@@ -181,7 +181,8 @@ def test_consumed_beyond_the_epoch_is_the_end_of_it() -> None:
     sampler = EpochSampler([0, 1, 1])
     sampler.consumed(4)
     assert list(sampler) == []
-    assert sampler.state_dict() == {"seed": 0, "epoch": 0, "consumed": 3, "num_samples": 3}
+    place = {"seed": 0, "epoch": 0, "consumed": 3, "num_samples": 3}
+    assert sampler.state_dict() == {**place, "drawn_by": sampler.drawn_by()}
 
 
 def test_state_of_another_length_is_refused() -> None:

@@ -128,9 +128,10 @@ def test_hugging_face_data_sets() -> None:
         ("targets", "got str without any"),
         ({"train": [0, 1]}, "got dict without any"),
         ([[0, 1], [1, 0]], r"one label a row; got labels of shape \(2, 2\)"),
-        ([0.0, float("nan")], "expected class ids or names; got label"),
+        ([0.0, float("nan")], r"expected a label for every row; got none \(nan\) in row 1; leave such rows out"),
+        (pd.Series([1, None], dtype="Int64"), r"expected a label for every row; got none .* in row 1"),
         ([0.0, 0.5], "class ids or names; got label .*0.5"),
-        (["cat", None], "class ids or names; got label None"),
+        (["cat", None], r"expected a label for every row; got none \(None\) in row 1"),
         (np.array([1, "cat"], dtype=object), "class ids or names; got label 1"),
         (
             ConcatDataset([Closed(targets=[0], classes=["cat", "owl"]), Closed(targets=[0], classes=["owl"])]),

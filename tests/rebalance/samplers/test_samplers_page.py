@@ -175,3 +175,14 @@ def test_random_over_sampler_refuses_images_and_repeats_unevenly() -> None:
     ours = np.bincount(FillSampler(random_state=0).fit_resample(X, ROWS)[0][:, 0])[90:114]
     assert np.ptp(theirs) > 1
     assert np.ptp(ours) <= 1
+
+
+def test_rows_and_batches_the_other_way_round_fail_as_the_page_says() -> None:
+    rows = DistributedEpochSampler(ROWS, num_replicas=1, rank=0)
+    assert len(next(iter(DataLoader(Images(), batch_size=8, sampler=rows)))[1]) == 8
+    with pytest.raises(TypeError, match="'int' object is not iterable"):
+        next(iter(DataLoader(Images(), batch_sampler=rows)))
+    batches = DistributedEpochSampler(ROWS, num_replicas=1, rank=0, batch_size=8)
+    assert len(next(iter(DataLoader(Images(), batch_sampler=batches)))[1]) == 8
+    with pytest.raises(TypeError, match="list indices must be integers or slices, not list"):
+        next(iter(DataLoader(Images(), batch_size=8, sampler=batches)))
