@@ -22,6 +22,7 @@ from generators.class_conditional_training import Objective, TrainingSettings, t
 from generators.head_to_tail import head_to_tail_jobs
 from generators.plan import plan_jobs
 from generators.source_images import steps_of
+from generators.training_clock import TrainingClock
 from rebalance.counts import IntArray
 from rebalance.data.pixels import Stack, StackFormat
 from rebalance.data.resizing import resize_images
@@ -42,7 +43,8 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
     Args:
         image_shape: (H, W) or (H, W, C) of flat rows.
         channels: Of the U-Net at each level; None takes 32, 64 up to 16 px, else 64, 128, 128.
-        updates: Length of training; None takes 1,000 up to 16 px, else 20,000.
+        updates: Length of training; None takes 1,000 up to 16 px, else 20,000, which want a GPU; `fit` warns where it
+            will take more than ten minutes.
         batch_size: Images per update; None takes 64 up to 16 px, else 256.
         lr: Learning rate of AdamW; None takes 1e-3 up to 16 px, else 4e-4.
         ema: Decay of the averaged weights, with warm-up.
@@ -193,10 +195,12 @@ class ClassConditionalDiffusion(BaseEstimator):  # type: ignore[misc]  # scikit-
         self._lenders = None
         if self._strengths():
             self._lenders = ImageTable(squares.permute(0, 2, 3, 1).numpy(), codes.astype(np.int64), names)
+        clock = TrainingClock(training.updates, device)
         with tqdm(total=training.updates, disable=not self.verbose, unit=" updates") as bar, kept_random_state(device):
 
             def progress(n: int, loss: float) -> None:
                 bar.update(n)
+                clock.update()
 
             unet = train_class_conditional(
                 squares.to(device),

@@ -31,6 +31,7 @@ from pipelines.config_use import EvaluateConfig, ExportConfig, PredictConfig
 from pipelines.generator_config import GeneratorConfig, ImageFilesConfig, StableDiffusionConfig
 
 if TYPE_CHECKING:
+    from pipelines.console import show_progress
     from pipelines.estimator import RebalancedImageClassifier
     from pipelines.evaluation import evaluate
     from pipelines.exporting import export
@@ -55,6 +56,7 @@ _MODULES = {
     "report": "pipelines.reporting",
     "resample": "pipelines.resampling",
     "retrain": "pipelines.retraining",
+    "show_progress": "pipelines.console",
     "synthesize": "pipelines.synthesis",
     "train": "pipelines.training",
 }
@@ -91,6 +93,7 @@ __all__ = [
     "report",
     "resample",
     "retrain",
+    "show_progress",
     "synthesize",
     "train",
 ]

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from pipelines.checked_settings import CheckedSettings
 from pipelines.config_groups import (
     BudgetConfig,
     DataConfig,
@@ -21,13 +22,12 @@ from pipelines.config_groups import (
     OptimizationConfig,
     PlaceConfig,
 )
-from pipelines.config_paths import paths_from_text
 from pipelines.config_use import EvaluateConfig, ExportConfig, PredictConfig
 from pipelines.generator_config import GeneratorConfig, ImageFilesConfig, StableDiffusionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectConfig:
+class InspectConfig(CheckedSettings):
     """Show the imbalance of a data set, and what will hurt: table, figures, picture, warnings."""
 
     data: DataConfig
@@ -38,12 +38,9 @@ class InspectConfig:
     picture: Path | None = None
     """Where to save the picture; by default under runs/inspect."""
 
-    def __post_init__(self) -> None:
-        paths_from_text(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class ResampleConfig:
+class ResampleConfig(CheckedSettings):
     """Write a list of the training images that re-balances them by repeating files, for training with any tool."""
 
     data: DataConfig
@@ -63,12 +60,9 @@ class ResampleConfig:
     json: bool = False
     """Print JSON instead of a table."""
 
-    def __post_init__(self) -> None:
-        paths_from_text(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(CheckedSettings):
     """Train a classifier on real and, if given, synthetic images."""
 
     data: DataConfig
@@ -85,12 +79,9 @@ class TrainConfig:
     """Everything random is derived from it."""
     place: PlaceConfig = field(default_factory=PlaceConfig)
 
-    def __post_init__(self) -> None:
-        paths_from_text(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class SynthesizeConfig:
+class SynthesizeConfig(CheckedSettings):
     """Make images of the rare classes: plan, generate, filter; an image folder, a manifest, contact sheets."""
 
     data: DataConfig
@@ -117,16 +108,13 @@ class SynthesizeConfig:
     device: str = "auto"
     """cpu, cuda; auto takes the GPU if there is one."""
 
-    def __post_init__(self) -> None:
-        paths_from_text(self)
-
 
 Arm = Literal["ce", "rebalanced", "replay", "unfiltered", "synthetic", "feedback"]
 ARMS: tuple[Arm, ...] = ("ce", "rebalanced", "replay", "unfiltered", "synthetic")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RebalanceConfig:
+class RebalanceConfig(CheckedSettings):
     """The whole pipeline: synthesize the tail, re-balance, train, evaluate, with the controls side by side."""
 
     data: DataConfig
@@ -175,7 +163,7 @@ RETRAINING_EPOCHS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrainConfig:
+class RetrainConfig(CheckedSettings):
     """Give a trained run another head: train one anew, re-scale its own, or adjust its outputs."""
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
@@ -192,12 +180,9 @@ class RetrainConfig:
     """Everything random is derived from it; by default that of the run."""
     place: PlaceConfig = field(default_factory=PlaceConfig)
 
-    def __post_init__(self) -> None:
-        paths_from_text(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class MethodsConfig:
+class MethodsConfig(CheckedSettings):
     """List the methods; with a name: its options, its paper, when to use it."""
 
     name: Annotated[Positional[str | None], arg(metavar="[NAME]")] = None
@@ -207,7 +192,7 @@ class MethodsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportConfig:
+class ReportConfig(CheckedSettings):
     """Write the report of finished runs: one HTML file, with Markdown and JSON beside it."""
 
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]")]
@@ -215,9 +200,6 @@ class ReportConfig:
     first, seed by seed."""
     out: Path | None = None
     """Where to write report.html; by default into the run's folder, or for several runs under runs/report."""
-
-    def __post_init__(self) -> None:
-        paths_from_text(self)
 
 
 #: Sub-command → its config.

@@ -15,6 +15,7 @@ import yaml
 from tyro.conf import OmitArgPrefixes
 
 from pipelines.config import COMMANDS
+from pipelines.config_pairs import holds_pairs, pairs_of
 from pipelines.given_flags import flag_of
 from pipelines.help_texts import groups_of, join_help_lines
 from pipelines.setting_kinds import kind_in_words
@@ -29,7 +30,6 @@ _WITHOUT_EFFECT = set("place out resume dry_run max_minutes max_gb workers cache
 """Settings that change no result, so a run may be resumed with others."""
 ARGUMENT = re.compile(r"Positional.*metavar=.\[?(\w+)")
 """Finds what the usage calls a positional argument, in the annotation of its field."""
-_PAIRS = re.compile(r"metavar=.\w+=\w+")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def without_added_defaults(config: C, default: C | None = None, given: Collectio
         before = field.default if default is None else getattr(default, field.name)
         if dataclasses.is_dataclass(value):
             changes[field.name] = without_added_defaults(value, None if default is None else before, given)
-        elif "UseAppendAction" in annotation and not _PAIRS.search(annotation):
+        elif "UseAppendAction" in annotation and not holds_pairs(field):
             added = value[len(cast(Any, before)) :]
             changes[field.name] = added if added or field.name in given else value
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]  # likewise
@@ -225,8 +225,8 @@ def _arguments(field: dataclasses.Field[Any], value: Any) -> list[str]:
     """A setting as command-line arguments."""
     annotation = str(field.type)
     items = [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
-    if _PAIRS.search(annotation):
-        items = _pairs(value)
+    if holds_pairs(field):
+        items = pairs_of(value)
     if "Positional" in annotation:
         return items
     flag = flag_of(field.name)
@@ -237,21 +237,6 @@ def _arguments(field: dataclasses.Field[Any], value: Any) -> list[str]:
     if value is False and "bool" not in annotation:  # YAML reads a bare `no` so, as in `amp: no`
         items = ["no"]
     return [flag, *items]
-
-
-def _pairs(value: Any) -> list[str]:
-    """Pairs NAME=VALUE as YAML may hold them: text, a mapping, or a list of these."""
-    if isinstance(value, Mapping):
-        return [_pair(name, item) for name, item in value.items()]
-    return [pair for item in value for pair in _pairs(item)] if isinstance(value, list | tuple) else [str(value)]
-
-
-def _pair(name: Any, item: Any) -> str:
-    if not isinstance(name, str | int) or isinstance(name, bool):
-        raise InputError("names of pairs as text", f"{name!r}", "quote the name: YAML reads yes and no as truths")
-    if item is None or isinstance(item, Mapping | list):
-        raise InputError("one value for each name", f"{item!r} for {name!r}", "write name: value")
-    return f"{name}={item}"
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

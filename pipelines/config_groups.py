@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from pipelines.config_paths import paths_from_text
+from pipelines.checked_settings import CheckedSettings
 from rebalance.cpus import usual_workers
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(CheckedSettings):
     """Where the images are, and how they are read."""
 
     data: Annotated[Positional[str], arg(metavar="DATA")]
@@ -61,12 +61,9 @@ class DataConfig:
     download: bool = False
     """Fetch cifar10 / cifar100 if they are not on disk."""
 
-    def __post_init__(self) -> None:
-        paths_from_text(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(CheckedSettings):
     """The network."""
 
     model: str = "auto"
@@ -81,12 +78,9 @@ class ModelConfig:
     """Local weights file of the network to start from, or with --model transformers the folder of a vision model, such
     as ViT, DINOv2, CLIP, Swin or ConvNeXt."""
 
-    def __post_init__(self) -> None:
-        paths_from_text(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectiveConfig:
+class ObjectiveConfig(CheckedSettings):
     """What is optimised, and how classes are balanced: rule, strength, schedule; for sampler and for loss."""
 
     method: str | None = None
@@ -133,9 +127,6 @@ class ObjectiveConfig:
     teacher_power: float = 0.5
     """Exponent of the teacher's probabilities; below 1 they are flatter."""
 
-    def __post_init__(self) -> None:
-        paths_from_text(self)
-
     @property
     def recipe(self) -> str:
         """The method's name, the default resolved."""
@@ -147,7 +138,7 @@ class ObjectiveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizationConfig:
+class OptimizationConfig(CheckedSettings):
     """How long and how fast."""
 
     epochs: int = 200
@@ -194,7 +185,7 @@ class OptimizationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixingConfig:
+class MixingConfig(CheckedSettings):
     """How synthetic images take part in training."""
 
     synthetic_weight: float = 0.3
@@ -209,7 +200,7 @@ class MixingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlaceConfig:
+class PlaceConfig(CheckedSettings):
     """Where the run lives and on what it runs; none of this changes a result."""
 
     output: Path = Path("runs")
@@ -225,12 +216,9 @@ class PlaceConfig:
     checkpoint_updates: int = 200
     """Updates between two checkpoints."""
 
-    def __post_init__(self) -> None:
-        paths_from_text(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class BudgetConfig:
+class BudgetConfig(CheckedSettings):
     """How many images each class is given."""
 
     budget: Annotated[str, arg(metavar="RULE")] = "fill-to-head"
@@ -251,7 +239,7 @@ class BudgetConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilterConfig:
+class FilterConfig(CheckedSettings):
     """Which generated images are kept."""
 
     skip_gate: UseAppendAction[
@@ -280,6 +268,3 @@ class FilterConfig:
     """Run folder whose classifier gives the features; by default one is trained on the real images."""
     feature_updates: int = 1000
     """Length of that training, in updates."""
-
-    def __post_init__(self) -> None:
-        paths_from_text(self)

@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from pipelines.config_paths import paths_from_text
+from pipelines.checked_settings import CheckedSettings
 from rebalance.cpus import usual_workers
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(CheckedSettings):
     """Measure a trained run on its test split, or on other images."""
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
@@ -47,12 +47,9 @@ class EvaluateConfig:
     json: bool = False
     """Print JSON instead of a table."""
 
-    def __post_init__(self) -> None:
-        paths_from_text(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig:
+class PredictConfig(CheckedSettings):
     """Say what is on images, by a trained run: a CSV file with the class of each and its probability."""
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
@@ -75,12 +72,9 @@ class PredictConfig:
     json: bool = False
     """Print JSON instead of a table."""
 
-    def __post_init__(self) -> None:
-        paths_from_text(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig:
+class ExportConfig(CheckedSettings):
     """Write the classifier of a run as one file that needs nothing of this package."""
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
@@ -92,6 +86,3 @@ class ExportConfig:
     default that of --out, or pt2."""
     outputs: Literal["probabilities", "logits"] = "probabilities"
     """What comes out of it for uint8 pixels (batch, 3, height, width)."""
-
-    def __post_init__(self) -> None:
-        paths_from_text(self)

@@ -32,6 +32,18 @@ def configure(verbosity: int) -> None:
     log.propagate = False
 
 
+def show_progress(shown: bool = True) -> None:
+    """Show in Python what the commands show on the terminal: messages, tables, progress; False: warnings alone again.
+
+    A script or a notebook says it once, before its first function; the functions are silent otherwise.
+    """
+    if shown:
+        configure(0)
+    else:
+        log.handlers, log.propagate = [], True
+        log.setLevel(logging.NOTSET)
+
+
 @cache
 def warn_once(text: str) -> None:
     """A warning, once in a process: not again for every training of a pipeline."""
@@ -64,20 +76,6 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     console = Console(width=width, highlight=False)
     console.print(Text(title, style="table.title"), soft_wrap=True)
     console.print(table)
-
-
-def minutes_in_words(minutes: float) -> str:
-    """A time in the unit that one thinks in.
-
-    Examples:
-        >>> minutes_in_words(0.2), minutes_in_words(12.34), minutes_in_words(600), minutes_in_words(6000)
-        ('12 s', '12.3 minutes', '10 hours', '4 days')
-    """
-    if minutes < 1:
-        return f"{60 * minutes:.0f} s"
-    if minutes < 120:
-        return f"{minutes:.1f} minutes"
-    return f"{minutes / 60:.0f} hours" if minutes < 2 * 24 * 60 else f"{minutes / 60 / 24:.0f} days"
 
 
 @final

@@ -8,40 +8,42 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, final
 
 import numpy as np
-import yaml
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
-from pipelines.config import TrainConfig
-from pipelines.config_files import from_dict, plain, to_dict
-from pipelines.config_groups import DataConfig, ModelConfig, ObjectiveConfig, OptimizationConfig, PlaceConfig
-from pipelines.estimator_inputs import FeatureFormat, Format, path_column, read_format, to_images
+from pipelines.estimator_config import training_config
+from pipelines.estimator_inputs import (
+    Format,
+    path_column,
+    read_format,
+    read_range,
+    refuse_other_kind,
+    to_images,
+)
 from pipelines.model_files import TrainedClassifier
 from pipelines.table_training import Trained, train_table
 from rebalance.counts import FloatArray
-from rebalance.cpus import usual_workers
+from rebalance.data.pixel_ranges import PixelRange
 from rebalance.data.table import ImageTable
 from rebalance.devices import pick_device
 from rebalance.errors import InputError
-from rebalance.ranks import split_batches
 
 _RULES = {"none", "inverse", "sqrt-inverse", "effective-number", "custom"}
 _BATCH = 256
-_WARMUP = (0.1, 5.0)
-"""Share of training that the learning rate warms up over, and the most epochs."""
 
 
 @final
 class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Classifier of long-tailed images, trained as `rebalance train` trains.
 
-    X holds images (N, H, W) or (N, H, W, C) with 1 or 3 channels; flat rows of pixels with `image_shape`; one column
-    of file paths, in a frame or an array; or rows of numbers that are no images, which the network sees as grey
-    squares. uint8 is taken as it is; of other numbers the smallest and largest of the training images become black and
-    white. Images are made square: the shorter side scaled, the centre cropped.
+    X holds images (N, H, W) or (N, H, W, C) with 1 or 3 channels; flat rows of pixels with `image_shape`; file paths,
+    as a list or one column of a frame or an array; or rows of numbers that are no images, which the network sees as
+    grey squares. uint8 is taken as it is; of other numbers the smallest and largest of the training images become black
+    and white, so that images to predict have to be scaled as those of `fit`. Images are made square: the shorter side
+    scaled, the centre cropped.
 
     There is no `sample_weight`: samplers, priors and margins count images.
 
@@ -69,6 +71,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         opt: "sgd" or "adamw".
         weight_decay: Of the optimiser.
         warm_start: `fit` goes on from the last one's weights, with the same classes and kind of images.
+        skip_corrupt: Go on without files that cannot be read; `fit` warns of how many, and `skipped_` names them.
         workers: Threads and processes that read files; None takes one for each CPU, at most 8.
         device: "auto", "cpu", "cuda" or "cuda:1".
         verbose: Show the class table and the progress.
@@ -79,6 +82,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         model_: The trained network with its preprocessing, as `pipelines.load_model` gives it; its class names are the
             labels as text.
         loss_curve_: Mean loss of each epoch.
+        skipped_: Files that could not be read and were left out.
         n_features_in_: Columns of X; of image stacks their height.
         feature_names_in_: Names of the columns of X, where it is a frame with names.
 
@@ -116,6 +120,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         "opt": [StrOptions({"sgd", "adamw"})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "warm_start": ["boolean"],
+        "skip_corrupt": ["boolean"],
         "workers": [Interval(Integral, 0, None, closed="left"), None],
         "device": [str],
         "verbose": ["verbose"],
@@ -125,13 +130,15 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
     classes_: np.ndarray[Any, Any]
     model_: TrainedClassifier
     loss_curve_: list[float]
+    skipped_: list[str]
     _format: Format
+    _range: PixelRange | None
     _trained: Trained
 
     def __init__(
         self,
         *,
-        method: str = "balanced_softmax",
+        method: str = "balanced_mixup",
         options: Mapping[str, Any] | None = None,
         sampler_rule: str = "none",
         sampler_strength: float = 1.0,
@@ -153,6 +160,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         opt: str = "sgd",
         weight_decay: float = 5e-4,
         warm_start: bool = False,
+        skip_corrupt: bool = False,
         workers: int | None = None,
         device: str = "auto",
         verbose: bool = False,
@@ -180,6 +188,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         self.opt = opt
         self.weight_decay = weight_decay
         self.warm_start = warm_start
+        self.skip_corrupt = skip_corrupt
         self.workers = workers
         self.device = device
         self.verbose = verbose
@@ -196,6 +205,9 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         Returns:
             This object.
         """
+        going_on = self.warm_start and hasattr(self, "model_")
+        if going_on:
+            refuse_other_kind(X, self._format)
         rows = self._rows(X, y, reset=True)
         y = column_or_1d(y, warn=isinstance(rows, list))
         check_consistent_length(rows, y)
@@ -205,7 +217,6 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             raise InputError(
                 "at least two classes", f"one class, {classes.tolist()[0]!r}", "add images of another class"
             )
-        going_on = self.warm_start and hasattr(self, "model_")
         if going_on and not np.array_equal(classes, self.classes_):
             raise InputError(
                 f"the classes of the first fit, {self.classes_.tolist()}, for warm_start",
@@ -213,18 +224,26 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
                 "set warm_start=False",
             )
         form = self._format if going_on else read_format(rows, self.image_shape)
+        seen = self._range if going_on else read_range(rows)
+        if going_on and seen is not None:
+            seen.check(rows)
         images = to_images(rows, form)
         table = ImageTable(images, targets.astype(np.int64), tuple(map(str, classes.tolist())))
         start = self._trained if going_on else None
-        self._trained = train_table(self._config(len(table), form), table, start, verbose=bool(self.verbose))
+        self._trained = train_table(training_config(self, len(table), form), table, start, verbose=bool(self.verbose))
         self.model_, self.loss_curve_ = self._trained.model, self._trained.losses
-        self.classes_, self._format = classes, form
+        self.skipped_ = list(self._trained.skipped)
+        self.classes_, self._format, self._range = classes, form, seen
         return self
 
     def predict_proba(self, X: Any) -> FloatArray:
         """Probabilities (N, C), by class in the order of `classes_`."""
         check_is_fitted(self)
-        images: Any = to_images(self._rows(X, reset=False), self._format)
+        refuse_other_kind(X, self._format)
+        rows = self._rows(X, reset=False)
+        if self._range is not None:
+            self._range.check(rows)
+        images: Any = to_images(rows, self._format)
         model = self.model_.to(pick_device(self.device))
         probabilities = model.predict_proba(images, batch_size=_BATCH)
         model.to("cpu")
@@ -242,57 +261,15 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         if paths is None:
             checked = validate_data(self, X, y, reset=reset, dtype="numeric", allow_nd=True)
             return checked[0] if isinstance(checked, tuple) else checked
+        if np.ndim(X) == 1:
+            if not reset:
+                return paths  # one column, whatever it is called
+            X = X.to_frame() if hasattr(X, "to_frame") else np.reshape(np.array(paths, dtype=object), (-1, 1))
         validate_data(self, X, y, reset=reset, skip_check_array=True)
         return paths
-
-    def _config(self, n: int, form: Format) -> TrainConfig:
-        """What the command line would have been given."""
-        options = {name: yaml.safe_dump(plain(value)).splitlines()[0] for name, value in (self.options or {}).items()}
-        length = self.epochs if self.updates is None else self.updates / len(split_batches(n, self.batch_size))
-        share, most = _WARMUP
-        config = TrainConfig(
-            data=DataConfig(
-                data="X",
-                image_size=self.image_size,
-                augment="none" if isinstance(form, FeatureFormat) and self.augment == "auto" else self.augment,
-                workers=usual_workers() if self.workers is None else self.workers,
-            ),
-            model=ModelConfig(model=self.model, weights=None if self.weights is None else Path(self.weights)),
-            objective=ObjectiveConfig(
-                method=self.method,
-                option=tuple(f"{name}={text}" for name, text in options.items()),
-                sampler_rule=self.sampler_rule,  # type: ignore[arg-type]  # checked by _parameter_constraints
-                sampler_strength=self.sampler_strength,
-                sampler_schedule=self.sampler_schedule,
-                loss_rule=self.loss_rule,  # type: ignore[arg-type]
-                loss_strength=self.loss_strength,
-                loss_schedule=self.loss_schedule,
-                cb_beta=self.cb_beta,
-                class_weight=tuple(f"{label}={weight}" for label, weight in (self.custom or {}).items()),
-            ),
-            optimization=OptimizationConfig(
-                epochs=self.epochs,
-                updates=self.updates,
-                batch_size=self.batch_size,
-                lr=self.lr,
-                opt=self.opt,  # type: ignore[arg-type]
-                weight_decay=self.weight_decay,
-                warmup_epochs=min(most, share * length),
-            ),
-            seed=_seed(self.random_state),
-            place=PlaceConfig(device=self.device, report_to="none", checkpoint_updates=10**9),
-        )
-        return from_dict(TrainConfig, to_dict(config))  # numpy's numbers, as grids hold them, as Python's
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         tags.input_tags.three_d_array = True
         return tags
-
-
-def _seed(random_state: Any) -> int:
-    """An int as it is, so that it does what --seed does."""
-    if isinstance(random_state, Integral):
-        return int(random_state)
-    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))

@@ -11,6 +11,7 @@ from typing import Any, Self, final
 import numpy as np
 
 from rebalance.counts import FloatArray
+from rebalance.data.pixel_ranges import PixelRange
 from rebalance.data.pixels import Stack, StackFormat, to_bytes
 from rebalance.data.table import ByteArray
 from rebalance.errors import InputError
@@ -61,41 +62,55 @@ def read_format(X: Stack | list[str], image_shape: Sequence[int] | None) -> Form
     return FeatureFormat.of(X) if X.ndim == 2 and image_shape is None else StackFormat.of(X, image_shape)
 
 
+def read_range(X: Stack | list[str]) -> PixelRange | None:
+    """The range of the numbers that a model is fitted on; None for paths."""
+    return None if isinstance(X, list) else PixelRange.of(X)
+
+
+def refuse_other_kind(X: Any, form: Format) -> None:
+    """Refuse paths for a model of arrays, and arrays for a model of paths.
+
+    Raises:
+        InputError: The other of the two.
+    """
+    is_paths = path_column(X) is not None
+    if is_paths and form is not None:
+        raise InputError("arrays, as in fit", "paths", "read the images, or fit on paths")
+    if not is_paths and form is None:
+        got = f"an array of shape {tuple(X.shape)}" if hasattr(X, "shape") else f"a {type(X).__name__} without paths"
+        raise InputError("paths, as in fit", got, "name the files of the images, or fit on arrays")
+
+
 def to_images(X: Stack | list[str], form: Format) -> ByteArray | list[str]:
     """Paths, or pixels (N, H, W, 3) uint8.
 
     Raises:
-        InputError: Paths for a model of arrays, arrays for a model of paths, or images of another shape.
+        InputError: Images of another shape.
     """
     if isinstance(X, list):
-        if form is not None:
-            raise InputError("arrays, as in fit", "paths", "read the images, or fit on paths")
         return X
-    if form is None:
-        raise InputError("paths, as in fit", f"an array of shape {X.shape}", "fit on arrays to predict arrays")
+    assert form is not None
     return form.to_rgb(X)
 
 
 def path_column(X: Any) -> list[str] | None:
-    """The paths in a frame or an array of one column; None for rows of anything else.
+    """The paths in a list, or in a frame or an array of one column; None for rows of anything else.
 
     Raises:
         InputError: Paths that are not one column.
     """
     values: Any = X
-    if hasattr(X, "iloc"):
+    if hasattr(X, "to_numpy"):
         values = X.to_numpy()
     elif isinstance(X, list | tuple) and X and any(map(_is_path, X[0] if isinstance(X[0], list | tuple) else X[:1])):
         values = np.array(X, dtype=object)
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "OU" or not any(map(_is_path, values[:1].flat)):
         return None
-    if values.ndim != 2 or values.shape[1] != 1:
+    if values.ndim > 2 or (values.ndim == 2 and values.shape[1] != 1):
         raise InputError(
-            "paths as one column of a frame or an array",
-            f"shape {values.shape}",
-            "select it: X[['path']], or np.reshape(paths, (-1, 1))",
+            "paths as a list, or as one column of a frame or an array", f"shape {values.shape}", "select it: X['path']"
         )
-    paths = values[:, 0].tolist()
+    paths = values.reshape(-1).tolist()
     if not all(map(_is_path, paths)):
         raise InputError("a path in every row", "rows without", "drop them")
     return [os.fspath(path) for path in paths]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipelines.checked_settings import check_config
 from pipelines.config_files import from_dict
 from pipelines.config_groups import DataConfig
 from pipelines.config_use import EvaluateConfig
@@ -44,6 +45,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Raises:
         InputError: No run, no such split, a class that the model does not know, or a file that cannot be written.
     """
+    check_config(config, EvaluateConfig)
     return _evaluate(config)[0]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pipelines.checked_settings import check_config
 from pipelines.config_use import ExportConfig
 from pipelines.console import log
 from pipelines.csv_targets import check_place
@@ -54,6 +55,7 @@ def export(config: ExportConfig) -> ExportedModel:
             that the format needs and that are missing.
         RunError: A network that the format cannot hold, or a file that computes something else.
     """
+    check_config(config, ExportConfig)
     form, file = _format_and_file(config)
     check_place("--out", file)
     FORMATS[form].check()

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 from tyro.conf import UseAppendAction, arg
 
-from pipelines.config_paths import paths_from_text
+from pipelines.checked_settings import CheckedSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
+class GeneratorConfig(CheckedSettings):
     """Which generator makes the images, how it is trained, how it is sampled.
 
     Stable Diffusion is trained with --mode adapted only.
@@ -62,7 +62,7 @@ class GeneratorConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StableDiffusionConfig:
+class StableDiffusionConfig(CheckedSettings):
     """Stable Diffusion: checkpoint, prompts, source images, adapter. For --generator stable-diffusion only."""
 
     checkpoint: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -117,12 +117,9 @@ class StableDiffusionConfig:
     safety_checker: bool = True
     """Drop images that the checkpoint's safety checker objects to; what it did is in the manifest."""
 
-    def __post_init__(self) -> None:
-        paths_from_text(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class ImageFilesConfig:
+class ImageFilesConfig(CheckedSettings):
     """How generated images are written."""
 
     output_size: int | None = None

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.checked_settings import check_config
 from pipelines.config import InspectConfig
 from pipelines.console import log, print_table, progress_bar, say
 from pipelines.data_flags import check_data
@@ -84,6 +85,7 @@ def inspect(config: InspectConfig) -> Inspection:
     Raises:
         InputError: Data that cannot be loaded at all, or `skip_corrupt` without `check_files`.
     """
+    check_config(config, InspectConfig)
     picture = config.picture or Path("runs") / "inspect" / f"{slug(config.data.data)}.png"
     if picture.suffix.lower() != ".png" or picture.is_dir():
         raise InputError("--picture FILE.png", str(picture), "name a PNG file to write")

@@ -95,6 +95,9 @@ class TrainedClassifier:
         self.mean = torch.tensor(description.mean)
         self.std = torch.tensor(description.std)
 
+    def __repr__(self) -> str:
+        return f"TrainedClassifier({self.description.backbone}, {len(self.classes)} classes, {self.image_size} px)"
+
     def to(self, device: torch.device | str) -> Self:
         """Move to `device`."""
         self.classifier.to(device)
@@ -105,9 +108,9 @@ class TrainedClassifier:
         """Files or pixels → normalised images (B, 3, S, S).
 
         Raises:
-            InputError: Anything but paths, Pillow's images and uint8 pixels (H, W, 3).
+            InputError: Anything but paths, Pillow's images and uint8 pixels (H, W, 3), or a file that cannot be read.
         """
-        arrays = [decode(_image(image), self.image_size) for image in _several(images)]
+        arrays = [self._pixels(_image(image)) for image in _several(images)]
         pixels = [torch.from_numpy(array.copy()).permute(2, 0, 1) for array in arrays]
         empty = torch.zeros((0, 3, self.image_size, self.image_size), dtype=torch.uint8)
         return normalize((torch.stack(pixels) if pixels else empty).to(self.mean.device), self.mean, self.std)
@@ -117,7 +120,7 @@ class TrainedClassifier:
         """Probabilities (B, C) of one image or several: paths, Pillow's images or uint8 pixels (H, W, 3).
 
         Raises:
-            InputError: Anything else.
+            InputError: Anything else, or a file that cannot be read.
         """
         several = _several(images)
         parts = [np.zeros((0, len(self.classes)))]
@@ -129,6 +132,12 @@ class TrainedClassifier:
     def predict(self, images: Images, *, batch_size: int = 256) -> list[str]:
         """Class names of one image or several: paths, Pillow's images or uint8 pixels (H, W, 3)."""
         return [self.classes[i] for i in self.predict_proba(images, batch_size=batch_size).argmax(axis=1)]
+
+    def _pixels(self, image: Image) -> ByteArray:
+        try:
+            return decode(image, self.image_size)
+        except OSError as error:
+            raise InputError("readable images", str(error), "mend the file, or leave it out") from error
 
 
 def _several(images: Images) -> Sequence[OneImage]:

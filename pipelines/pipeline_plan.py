@@ -11,11 +11,12 @@ import torch
 from pipelines.arms import WITH_IMAGES, arm_config, features_run, synthesis_config
 from pipelines.comparison import ARM_TITLES
 from pipelines.config import RebalanceConfig, TrainConfig
-from pipelines.console import minutes_in_words, print_table, say
+from pipelines.console import print_table, say
 from pipelines.open_data import OpenData
 from pipelines.synthesis import check_synthesis
 from pipelines.training_time import training_minutes
 from pipelines.tuning import parse_candidates
+from rebalance.durations import minutes_in_words
 
 
 @dataclass(frozen=True)

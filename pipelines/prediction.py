@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipelines.checked_settings import check_config
 from pipelines.config_use import PredictConfig
 from pipelines.console import log, print_table, progress_bar, say
 from pipelines.csv_targets import check_csv
@@ -55,6 +56,10 @@ class PredictedImages:
     probabilities: FloatArray
     skipped: dict[str, str]
 
+    def __repr__(self) -> str:
+        images, classes = counted(len(self.paths), "image"), len(self.classes)
+        return f"PredictedImages({images} of {classes} classes: {self.file})"
+
     @property
     def columns(self) -> list[str]:
         """Of the file: path, prediction, probability, prediction_2, probability_2, …."""
@@ -82,6 +87,7 @@ def predict(config: PredictConfig) -> PredictedImages:
         InputError: No run, no such images, images that cannot be read, or a file that cannot be written.
         RunError: Outputs that are not finite.
     """
+    check_config(config, PredictConfig)
     refuse_below(1, {"--batch-size": config.batch_size, "--top": config.top})
     refuse_below(0, {"--workers": config.workers})
     images, notes = find_images(config.images)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.arms import WITH_IMAGES, arm_config, features_run, synthesis_config, with_augmentation_of
+from pipelines.checked_settings import check_config
 from pipelines.comparison import ARM_TITLES, METRIC_TITLES, Estimate, compare
 from pipelines.config import Arm, RebalanceConfig, ReportConfig
 from pipelines.console import log, print_table
@@ -60,7 +61,7 @@ class RebalanceResult:
     """
 
     folder: Path
-    metrics: dict[str, Any]
+    metrics: dict[str, Any] = field(repr=False)
 
 
 def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
@@ -70,6 +71,7 @@ def rebalance_and_train(config: RebalanceConfig) -> RebalanceResult:
         InputError: Anything wrong with the config, the data or the folder.
         RunError: A training that failed.
     """
+    check_config(config, RebalanceConfig)
     _check(config)
     warn_of_epochs(config.optimization)
     config = with_feedback_arm(config)

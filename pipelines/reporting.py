@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from matplotlib.figure import Figure
 
 from pipelines import figures
+from pipelines.checked_settings import check_config
 from pipelines.comparison import ARM_TITLES, METRIC_TITLES, Estimate
 from pipelines.config import ReportConfig
 from pipelines.console import log
@@ -44,6 +45,7 @@ def report(config: ReportConfig) -> ReportFiles:
     Raises:
         InputError: No run folder, or a run that is not finished.
     """
+    check_config(config, ReportConfig)
     if len(config.runs) == 1 and read_run_config(config.runs[0])["command"] == "synthesize":
         return _report_synthesis(config.runs[0], config.out or config.runs[0])
     data = read_report_data(config.runs)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.checked_settings import check_config
 from pipelines.config import ResampleConfig
 from pipelines.console import log, print_table, progress_bar, say
 from pipelines.csv_targets import check_csv, refuse_sources
@@ -88,6 +89,7 @@ def resample(config: ResampleConfig) -> ResampledList:
         InputError: Data that have no files, a class that has no image or would get no row, a number out of range, or a
             list that the data are read from as the file to write.
     """
+    check_config(config, ResampleConfig)
     file = config.out or Path("runs") / "resample" / f"{slug(config.data.data)}.csv"
     _check(config, file)
     splits = load_splits(config.data)

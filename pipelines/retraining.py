@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipelines.checked_settings import check_config
 from pipelines.config import RETRAINING_EPOCHS, RetrainConfig, TrainConfig
 from pipelines.config_files import from_dict, parse_pairs
 from pipelines.config_groups import MixingConfig, ObjectiveConfig
@@ -65,6 +66,7 @@ def retrain(config: RetrainConfig) -> TrainResult:
         InputError: Anything wrong with the config, the run, its data or the folder; nothing is written then.
         RunError: A loss that is not finite; the last checkpoint stays.
     """
+    check_config(config, RetrainConfig)
     place = config.place
     options = _options(config)
     check_optimization(config.optimization)

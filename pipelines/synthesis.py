@@ -14,7 +14,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from generators.image_files import folder_name
 from generators.manifest import KEPT, REJECTED, Row, rows_by_class, write_manifest
 from generators.shards import write_shards
 from pipelines.candidates import make_and_judge
+from pipelines.checked_settings import check_config
 from pipelines.config import SynthesizeConfig, TrainConfig
 from pipelines.config_groups import ObjectiveConfig, OptimizationConfig, PlaceConfig
 from pipelines.console import log, print_table
@@ -62,7 +63,7 @@ class SynthesisResult:
     """
 
     folder: Path
-    summary: dict[str, Any]
+    summary: dict[str, Any] = field(repr=False)
 
 
 def synthesize(
@@ -78,6 +79,7 @@ def synthesize(
     Raises:
         InputError: Anything wrong with the config, the data or the folder, too long an estimate, or too little disk.
     """
+    check_config(config, SynthesizeConfig)
     check_data(config.data)
     refuse_below(0, {"--max-minutes": config.max_minutes})
     folder = config.out or Path("runs") / "synthesize" / slug(config.data.data)

@@ -15,7 +15,7 @@ from pipelines.class_conditional_plan import plan_class_conditional
 from pipelines.config import SynthesizeConfig
 from pipelines.config_files import parse_pairs
 from pipelines.config_groups import BudgetConfig
-from pipelines.console import log, minutes_in_words, print_table
+from pipelines.console import log, print_table
 from pipelines.generator_flags import check_generator
 from pipelines.generator_plan import Amount, GeneratorPlan
 from pipelines.judging import check_gates
@@ -24,6 +24,7 @@ from pipelines.stable_diffusion_plan import plan_stable_diffusion
 from rebalance.budget import images_to_add
 from rebalance.counts import IntArray
 from rebalance.data.table import ImageTable
+from rebalance.durations import minutes_in_words
 from rebalance.errors import InputError
 from rebalance.files import check_free_space
 

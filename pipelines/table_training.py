@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from rebalance.devices import kept_random_state, pick_device
 from rebalance.errors import InputError
 from rebalance.methods.base import Method
 from rebalance.ranks import barrier, broadcast, is_main
+from rebalance.user_code import user_level
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,13 @@ class Trained:
         model: The classifier, on the CPU.
         beside: What the method trained besides it: projections, key encoders, queues.
         losses: Mean loss of each epoch.
+        skipped: Names of images that could not be read.
     """
 
     model: TrainedClassifier
     beside: dict[str, Tensor]
     losses: list[float]
+    skipped: tuple[str, ...]
 
 
 def train_table(config: TrainConfig, table: ImageTable, start: Trained | None = None, *, verbose: bool) -> Trained:
@@ -83,7 +87,8 @@ def train_table(config: TrainConfig, table: ImageTable, start: Trained | None = 
                 run.run()
             model = load_model(folder.path)
             barrier()
-    return Trained(model, _beside_classifier(prepared.method), [float(row["train_loss"]) for row in run.history.rows])
+    losses = [float(row["train_loss"]) for row in run.history.rows]
+    return Trained(model, _beside_classifier(prepared.method), losses, opened.train.skipped)
 
 
 def _beside_classifier(method: Method) -> dict[str, Tensor]:
@@ -94,11 +99,18 @@ def _beside_classifier(method: Method) -> dict[str, Tensor]:
 
 @final
 class _AsWarnings(logging.Handler):
-    """Messages as Python's warnings, once on all ranks."""
+    """Messages as Python's warnings, on one rank, at the line of the user's code; once there."""
+
+    told: ClassVar[set[tuple[str, str, int]]] = set()
+    """Python's own memory of what was said is lost whenever a filter changes, as in every search of scikit-learn."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if is_main():
-            warnings.warn(record.getMessage(), UserWarning, stacklevel=2)
+        level, text = user_level(), record.getMessage()
+        frame = sys._getframe(level - 1)
+        place = text, frame.f_code.co_filename, frame.f_lineno
+        if is_main() and place not in self.told:
+            self.told.add(place)
+            warnings.warn(text, UserWarning, stacklevel=level)
 
 
 @contextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipelines.checked_settings import check_config
 from pipelines.config import TrainConfig
 from pipelines.console import log, print_table
 from pipelines.distillation import check_teacher, teacher_facts
@@ -34,7 +35,7 @@ class TrainResult:
     """
 
     folder: Path
-    metrics: dict[str, Any]
+    metrics: dict[str, Any] = field(repr=False)
 
 
 def train(config: TrainConfig) -> TrainResult:
@@ -44,6 +45,7 @@ def train(config: TrainConfig) -> TrainResult:
         InputError: Anything wrong with the config, the data or the folder; nothing is written then.
         RunError: A loss that is not finite; the last checkpoint stays.
     """
+    check_config(config, TrainConfig)
     warn_without_synthetic(config)
     warn_of_epochs(config.optimization)
     repeat_warnings(config.synthetic)

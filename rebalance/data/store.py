@@ -145,7 +145,7 @@ def readable_rows(n_rows: int, failures: dict[int, str], skip_corrupt: bool) -> 
         raise InputError(
             "readable images",
             "\n".join([f"{len(failures)} of {n_rows} that cannot be read:", *shown, *more]),
-            "mend or remove them, or go on without them with --skip-corrupt",
+            "mend or remove them, or go on without them with --skip-corrupt, in Python skip_corrupt=True",
         )
     return np.setdiff1d(np.arange(n_rows, dtype=np.int64), np.fromiter(failures, dtype=np.int64, count=len(failures)))
 

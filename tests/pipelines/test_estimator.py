@@ -103,7 +103,7 @@ def test_custom_weights_are_of_labels_of_any_kind() -> None:
 def test_it_learns() -> None:
     test = read_digits().test
     assert test is not None
-    model = quick(updates=150).fit(IMAGES, NAMES)
+    model = quick(method="balanced_softmax", updates=150).fit(IMAGES, NAMES)
     digits = dict(zip(LABELS.tolist(), NAMES.tolist(), strict=True))
     truth = np.array([digits[target] for target in test.targets.tolist()])
     assert model.score(np.asarray(test.images), truth) > 0.75
@@ -143,31 +143,23 @@ def test_predictions(fitted: RebalancedImageClassifier) -> None:
     assert (other.predict_proba(GREY) != probabilities).any()
 
 
-def test_paths(photos: Path) -> None:
-    files = sorted(photos.glob("train/*/*.jpg"))
-    names = [file.parent.name for file in files]
-    frame = pd.DataFrame({"path": map(str, files)})
-    model = quick(updates=60, model="small_cnn").fit(frame, names)
-    assert model.score(frame, names) > 0.6
-    assert model.feature_names_in_.tolist() == ["path"]
-    assert model.model_.image_size in (16, 17, 18)
-    column = np.array(files, dtype=object).reshape(-1, 1)
-    again = quick(updates=60, model="small_cnn").fit(column, names)
-    np.testing.assert_array_equal(again.predict_proba(column), model.predict_proba(frame))
-    with pytest.raises(InputError, match=r"paths as one column .*X\[\['path'\]\]"):
-        quick().fit(frame["path"], names)
-    with pytest.raises(InputError, match="paths as one column"):
-        quick().fit(frame.assign(width=16), names)
-    with pytest.raises(InputError, match="paths as one column"):
-        quick().fit(list(files), names)
-    with pytest.raises(
-        InputError, match=r"readable images; got 1 of 66 that cannot be read:\s+cannot decode missing\.jpg"
-    ):
-        quick().fit(pd.DataFrame({"path": ["missing.jpg", *frame["path"][1:]]}), names)
-    with pytest.raises(InputError, match=r"paths, as in fit; got an array of shape \(3, 1\)"):
-        again.predict(np.zeros((3, 1)))
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        quick().fit(frame, names[1:])
+def test_images_that_are_scaled_otherwise_than_in_fit_are_refused_or_doubted(
+    fitted: RebalancedImageClassifier,
+) -> None:
+    with pytest.raises(InputError, match="uint8 from 0 to 255, as in fit; got float64 from 0 to 1; scale the images"):
+        fitted.predict(GREY / 255)
+    assert fitted.predict(GREY.astype(float)).tolist() == fitted.predict(GREY).tolist()
+    of_shares = quick(warm_start=True).fit(GREY / 255, NAMES)
+    with pytest.raises(InputError, match="float64 from 0 to 1, as in fit; got uint8 from 0 to 255; scale the images"):
+        of_shares.predict(GREY)
+    with pytest.raises(InputError, match="float64 from 0 to 1, as in fit; got uint8"):
+        of_shares.fit(GREY, NAMES)
+    with pytest.warns(UserWarning, match="images are float64 from 0 to 255, those of fit were float64 from 0 to 1"):
+        of_shares.predict(GREY.astype(float))
+
+
+def test_the_method_is_the_one_that_the_command_line_takes() -> None:
+    assert RebalancedImageClassifier().method == ObjectiveConfig().recipe
 
 
 def test_rows_that_are_no_images_do_not_depend_on_their_units() -> None:
@@ -266,7 +258,7 @@ def test_another_device_than_that_of_the_process_is_refused(monkeypatch: pytest.
     ("settings", "message"),
     [
         ({"method": "focall"}, "did you mean 'focal'"),
-        ({"options": {"margin": 1}}, "balanced_softmax"),
+        ({"options": {"margin": 1}}, "an option of balanced_mixup; got 'margin'"),
         ({"model": "resnet3"}, "a backbone"),
         ({"sampler_schedule": "later"}, "schedule"),
         ({"augment": "no"}, "augmentation"),

@@ -46,6 +46,10 @@ def test_formats() -> None:
         np.array([["a.png"], ["b.png"]]),
         np.array([["a.png"], ["b.png"]], dtype=object),
         [["a.png"], ["b.png"]],
+        ["a.png", "b.png"],
+        (Path("a.png"), Path("b.png")),
+        pd.Series(["a.png", "b.png"]),
+        np.array(["a.png", "b.png"]),
     ],
 )
 def test_paths_are_found(X: Any) -> None:
@@ -60,10 +64,10 @@ def test_numbers_are_no_paths(X: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "X", [["a.png"], pd.Series(["a.png"]), np.array(["a.png"]), pd.DataFrame({"path": ["a.png"], "width": [3]})]
+    "X", [[["a.png", "b.png"]], np.array([[["a.png"]]]), pd.DataFrame({"path": ["a.png"], "width": [3]})]
 )
 def test_paths_that_are_not_one_column_are_refused(X: Any) -> None:
-    with pytest.raises(InputError, match="expected paths as one column"):
+    with pytest.raises(InputError, match="expected paths as a list, or as one column"):
         path_column(X)
 
 

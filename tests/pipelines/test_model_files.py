@@ -44,6 +44,10 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+def test_a_model_says_in_a_line_what_it_is(run: Path) -> None:
+    assert repr(load_model(run)) == "TrainedClassifier(small_cnn, 3 classes, 8 px)"
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -154,7 +158,7 @@ def test_what_are_no_pixels_is_refused(run: Path, image: Any, got: str) -> None:
 
 
 def test_an_unreadable_image_is_named(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"missing.png"):
+    with pytest.raises(InputError, match=r"readable images; got cannot decode .*missing\.png: No such file"):
         load_model(run).predict([tmp_path / "missing.png"])
 
 

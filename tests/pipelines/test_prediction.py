@@ -51,6 +51,7 @@ FILES = [*(f"new/{i}.jpg" for i in (0, 1, 2, 3, 4, 5, 6, 8)), "new/9.png", "new/
 @pytest.mark.parametrize("settings", [{}, {"batch_size": 3}, {"batch_size": 3, "workers": 2}])
 def test_the_file_says_what_the_model_says(untrained: Path, folder: Path, settings: dict[str, Any]) -> None:
     made = predict(config(untrained, folder, out=Path("far/off/a.csv"), **settings))
+    assert repr(made) == "PredictedImages(10 images of 4 classes: far/off/a.csv)"
     rows, model = read("far/off/a.csv"), load_model(untrained)
     assert list(rows[0]) == ["path", "prediction", "probability"]
     assert [row["path"] for row in rows] == list(made.paths) == FILES

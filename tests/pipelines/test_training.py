@@ -91,6 +91,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
 
 def test_run_folder_explains_itself(photos: Path, here: Path) -> None:
     result = train(config(photos, place={"report_to": "tensorboard"}))
+    assert repr(result) == f"TrainResult(folder={result.folder!r})"
     assert result.folder == Path("runs/train/my-photos-ce")
     names = {path.name for path in result.folder.iterdir()}
     assert names >= {"config.yaml", "environment.json", "classes.json", "history.csv", "metrics.json", "checkpoints"}
