@@ -18,13 +18,12 @@ from torch import Tensor
 from generators.manifest import Row
 from pipelines import FilterConfig
 from pipelines.contact_sheets import write_contact_sheets
-from pipelines.judging import Judge, check_gates
+from pipelines.judging import Judge
 from pipelines.loading import DecodedTable
 from pipelines.model_files import ModelDescription, TrainedClassifier, build_classifier
 from pipelines.synthesis_quality import measure_quality
 from rebalance.data.store import ResidentStore
 from rebalance.data.table import ImageTable
-from rebalance.errors import InputError
 
 CLASSES = ("cat", "dog", "eel")
 COUNTS = (30, 8, 1)
@@ -197,22 +196,6 @@ def test_verdicts_do_not_depend_on_what_was_judged_before(
     given = judge(model, tmp_path)
     given(1, rows[:4], 5, final=False)
     assert given(1, rows, 5, final=True).verdict == whole.verdict
-
-
-@pytest.mark.parametrize(
-    ("gates", "words"),
-    [
-        ({"hash_distance": 40}, "--hash-distance from 0 to 32"),
-        ({"third_class": 0.2}, "--third-class from 0.5 to 1"),
-        ({"text_quantile": 0.9}, "--text-quantile"),
-        ({"floor": 1.1}, "--floor"),
-        ({"distance_in": "clip"}, "no --clip"),
-        ({"clip": Path("nowhere")}, "without config.json"),
-    ],
-)
-def test_gates_that_cannot_work_are_refused(gates: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        check_gates(FilterConfig(**gates))
 
 
 # Quality

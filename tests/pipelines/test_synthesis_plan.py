@@ -16,14 +16,12 @@ import torch
 from pipelines import (
     BudgetConfig,
     DataConfig,
-    FilterConfig,
     GeneratorConfig,
     SynthesizeConfig,
     TrainConfig,
     synthesis,
     synthesize,
 )
-from pipelines.judging import warn_of_feature_updates
 from pipelines.loading import load_splits
 from pipelines.synthesis_plan import Minutes, check_cost, plan_synthesis
 from rebalance.errors import InputError
@@ -159,14 +157,3 @@ def test_what_takes_long_is_named_the_longest_first(
         check_cost(settings, plan, minutes, tmp_path)
     named = re.findall(r"lower (--[a-z-]+)", str(refused.value))
     assert named == lower
-
-
-@pytest.mark.parametrize(
-    ("updates", "run", "said"),
-    [(60, "runs/a", True), (60, None, False), (FilterConfig.feature_updates, "runs/a", False)],
-)
-def test_a_length_of_a_training_that_is_not_made_is_told(
-    updates: int, run: str | None, said: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    warn_of_feature_updates(FilterConfig(feature_updates=updates), run)
-    assert ("--feature-updates changes nothing: the gates take the features of runs/a" in caplog.text) == said

@@ -226,9 +226,8 @@ def test_replayed_images_of_weight_zero_change_only_what_is_drawn(photos: Path, 
 
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(here: Path) -> None:
-    settings = config(optimization={"lr": 1e18, "warmup_epochs": 0})
     with pytest.raises(RunError, match="lower --lr"):
-        train(settings)
+        train(config(optimization={"lr": 1e18, "warmup_epochs": 0}))
     assert not (here / "runs/train/digits-ce/metrics.json").exists()
 
 
@@ -293,8 +292,7 @@ def test_the_callers_random_numbers_are_left_alone(here: Path) -> None:
 
 
 def test_another_seed_has_another_result_and_a_folder_of_its_own(here: Path) -> None:
-    first = train(config(place={"experiment": "a"}))
-    same = train(config(place={"experiment": "b"}))
+    first, same = (train(config(place={"experiment": name})) for name in "ab")
     other = train(replace(config(), seed=1))
     assert_same_weights(first.folder, same.folder)
     assert other.folder.name.endswith("-seed1")
