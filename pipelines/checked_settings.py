@@ -6,7 +6,7 @@ import dataclasses
 import os
 import reprlib
 import types
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -19,8 +19,8 @@ from rebalance.errors import InputError
 class CheckedSettings:
     """A config, or a group of settings, whose values are checked when it is made.
 
-    Text becomes a path where one is held, a path text; one value, or a list, becomes a tuple; a mapping becomes pairs
-    NAME=VALUE; NumPy's numbers become Python's.
+    Text becomes a path where one is held, a path text; one value, a list or another row of them becomes a tuple; a
+    mapping becomes pairs NAME=VALUE; NumPy's numbers become Python's, and 1e4 a whole number where one is held.
 
     Raises:
         InputError: A value of another kind.
@@ -68,8 +68,10 @@ def _brought_to(kind: Any, value: Any) -> Any:
         value = value.item()
     several = next((choice for choice in choices if get_origin(choice) is tuple), None)
     if several is not None and value is not None and not isinstance(value, Mapping):
-        items = value if isinstance(value, list | tuple) else (value,)
+        items = (value,) if isinstance(value, str | bytes) or not isinstance(value, Iterable) else value
         return tuple(_brought_to(get_args(several)[0], item) for item in items)
+    if int in choices and float not in choices and isinstance(value, float) and value.is_integer():
+        return int(value)
     if Path in choices and isinstance(value, str):
         return Path(value)
     if str in choices and isinstance(value, os.PathLike):

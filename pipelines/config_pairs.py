@@ -29,8 +29,10 @@ def pairs_of(value: Any) -> list[str]:
 
 
 def _pair(name: Any, item: Any) -> str:
+    if getattr(name, "ndim", None) == 0:  # one of NumPy's numbers
+        name = name.item()
     if not isinstance(name, str | int) or isinstance(name, bool):
         raise InputError("names of pairs as text", f"{name!r}", "quote the name: YAML reads yes and no as truths")
-    if item is None or isinstance(item, Mapping | list):
+    if item is None or isinstance(item, Mapping | list | tuple):
         raise InputError("one value for each name", f"{item!r} for {name!r}", "write name: value")
     return f"{name}={item}"

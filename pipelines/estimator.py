@@ -132,7 +132,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
     loss_curve_: list[float]
     skipped_: list[str]
     _format: Format
-    _range: PixelRange | None
+    _range: PixelRange | None = None  # of pickles of earlier versions too
     _trained: Trained
 
     def __init__(
@@ -224,7 +224,7 @@ class RebalancedImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
                 "set warm_start=False",
             )
         form = self._format if going_on else read_format(rows, self.image_shape)
-        seen = self._range if going_on else read_range(rows)
+        seen = self._range if going_on else read_range(rows, form)
         if going_on and seen is not None:
             seen.check(rows)
         images = to_images(rows, form)

@@ -62,9 +62,9 @@ def read_format(X: Stack | list[str], image_shape: Sequence[int] | None) -> Form
     return FeatureFormat.of(X) if X.ndim == 2 and image_shape is None else StackFormat.of(X, image_shape)
 
 
-def read_range(X: Stack | list[str]) -> PixelRange | None:
-    """The range of the numbers that a model is fitted on; None for paths."""
-    return None if isinstance(X, list) else PixelRange.of(X)
+def read_range(X: Stack | list[str], form: Format) -> PixelRange | None:
+    """The range of the pixels that a model is fitted on; None for paths, and for tables, whose columns differ."""
+    return PixelRange.of(X) if isinstance(form, StackFormat) and not isinstance(X, list) else None
 
 
 def refuse_other_kind(X: Any, form: Format) -> None:

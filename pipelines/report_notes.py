@@ -39,9 +39,12 @@ def report_notes(
     if len(set().union(*lengths.values())) > 1:
         told = ", ".join(f"{arm} {' or '.join(map(str, sorted(n)))}" for arm, n in lengths.items() if n)
         notes.append(f"Not trained for equally many updates, which alone makes a difference: {told}.")
-    networks = {arm: {f"{run['model']} at {run['image_size']} px" for run in seeds} for arm, seeds in runs.items()}
+    networks = {
+        arm: {f"{run['model']} at {run['image_size']} px" for run in seeds if {"model", "image_size"} <= run.keys()}
+        for arm, seeds in runs.items()
+    }
     if len(set().union(*networks.values())) > 1:
-        told = ", ".join(f"{arm} {' or '.join(sorted(names))}" for arm, names in networks.items())
+        told = ", ".join(f"{arm} {' or '.join(sorted(names))}" for arm, names in networks.items() if names)
         notes.append(f"Not of one network and image size, which alone makes a difference: {told}.")
     if unpaired:
         notes.append(f"Not compared with {reference}, for no seed in common: {', '.join(unpaired)}.")

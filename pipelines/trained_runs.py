@@ -119,16 +119,28 @@ def images_trained_on(data: DataConfig, table: ImageTable, run: Path) -> tuple[i
     if not (run / "config.yaml").exists():  # a model/ alone
         return 0, False
     own = from_dict(DataConfig, read_first_stage(run)["data"])
-    if own.data == "digits" or not isinstance(table.images[0], str):
+    if own.data in ("digits", *CIFAR) or not isinstance(table.images[0], str):
         return 0, False
-    for place in (own, replace(own, data=data.data, root=data.root)):
+    claimed = training_of(run) / "classes.json"
+    is_known = claimed.exists() and read_json(claimed).get("fingerprint", "") != ""
+    renamed = [replace(own, data=data.data, root=data.root)] if is_known else []
+    for place in (own, *renamed):
         try:
+            if place is own and not _lie_under(_as_seen_from_here(own, run), table):
+                continue
             _, splits = own_splits(place, run)
-        except InputError:
+        except (InputError, OSError):
             continue
         trained = {_file(image) for image in splits.train.images} - {None}
         return sum(_file(image) in trained for image in table.images), splits.test is not None
     return 0, False
+
+
+def _lie_under(data: DataConfig, table: ImageTable) -> bool:
+    """Whether any of the images lies in the folder of the data, so that reading them is worth while."""
+    source = Path(data.data)
+    folder = os.path.realpath(data.root or (source if source.is_dir() else source.parent))
+    return any(os.path.realpath(str(image)).startswith(f"{folder}{os.sep}") for image in table.images)
 
 
 def _file(image: Image) -> tuple[int, int] | None:

@@ -92,6 +92,7 @@ def _train(
     with_table: bool,
 ) -> TrainResult:
     check_teacher(config.objective, folder)
+    may_have_none = opened is None  # whoever opened the data knows what is measured on
     opened = opened if opened is not None else open_data(config.data, session.device)
     prepared = prepare_training(config, opened, session.device)
     with RunFolder(folder, "train", config, resume=config.place.resume) as run:
@@ -104,7 +105,7 @@ def _train(
         if with_table:
             print_classes(config, opened, prepared)
         announce(resolved, prepared)
-        if not {"val", "test"} & opened.tables.keys():
+        if may_have_none and not {"val", "test"} & opened.tables.keys():
             log.warning("no split to measure on, so there will be no figures: give one, or set --test-fraction 0.2")
         metrics = TrainingRun(resolved, opened, prepared, session, run, facts).run()
     return TrainResult(folder, metrics)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 from statistics import median
@@ -46,17 +45,15 @@ def training_minutes(config: TrainConfig, opened: OpenData, device: torch.device
     log.info("timing some updates of %s", config.objective.recipe)
     with kept_random_state(device):
         prepared = prepare_training(config, opened, device)
-        n_updates, n_images = prepared.batches.n_updates, _largest_batch(prepared)
-        n_probed = n_images
+        batches = prepared.batches
+        n_images = n_probed = max(end - begin for begin, end in batches.bounds)
         if device.type == "cpu":
             n_probed = min(n_images, world_size() * max(_PROBE_IMAGES, _PROBE_PIXELS // opened.size**2))
-        if n_probed < n_images:
-            config = replace(config, optimization=replace(config.optimization, batch_size=n_probed))
-            prepared = prepare_training(config, opened, device)
+        batches.bounds = [(begin, min(end, begin + n_probed)) for begin, end in batches.bounds]
         times = _time_updates(config, prepared, device)
     seconds = [after - before for before, after in pairwise(times)]
     usual = seconds[_SLOW:] or seconds[-1:]
-    return broadcast(median(usual) * n_images / n_probed * n_updates / 60)
+    return broadcast(median(usual) * n_images / n_probed * batches.n_updates / 60)
 
 
 def _time_updates(config: TrainConfig, prepared: Prepared, device: torch.device) -> list[float]:
@@ -80,7 +77,3 @@ def _time_updates(config: TrainConfig, prepared: Prepared, device: torch.device)
             if broadcast(times[-1] - times[0]) > _ENOUGH:
                 break
     return times
-
-
-def _largest_batch(prepared: Prepared) -> int:
-    return max(end - begin for begin, end in prepared.batches.bounds)

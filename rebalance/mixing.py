@@ -13,6 +13,7 @@ Sources: Zhang et al., mixup, ICLR 2018 (facebookresearch/mixup-cifar10); Chou e
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Literal, Protocol
 
@@ -202,7 +203,7 @@ def mixed_loss(
 
 def _losses(loss: ReducibleLoss | _Loss, logits: Tensor, targets: Tensor) -> Tensor:
     """Losses (B,)."""
-    if not isinstance(loss, _Loss):
+    if not isinstance(loss, _Loss) or "reduction" in inspect.signature(loss.forward).parameters:
         return loss(logits, targets, reduction="none")
     if loss.reduction != "none":
         raise InputError(

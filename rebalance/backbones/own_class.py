@@ -27,11 +27,11 @@ def own_class(name: str) -> type[Backbone]:
     wanted = "package.module:Class, a subclass of rebalance.backbones.Backbone"
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, ValueError, TypeError) as error:
+    except Exception as error:  # whatever the module does when it is imported
         raise InputError(
             wanted,
-            f"{name!r}: {error}",
-            "name a module that Python finds; for a file in this folder, PYTHONPATH=. before the command",
+            f"{name!r}: {type(error).__name__}: {error}",
+            "mend it, or name a module that Python finds; for a file in this folder, PYTHONPATH=. before the command",
         ) from error
     backbones: dict[str, type[Backbone]] = {key: value for key, value in vars(module).items() if _is_own(value)}
     if class_name not in backbones:

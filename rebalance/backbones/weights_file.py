@@ -15,6 +15,8 @@ from rebalance.errors import InputError
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of pixels in [0, 1] that torchvision's weights expect, by channel."""
+_BESIDE_OTHERS = ("state_dict", "model_state_dict", "model")
+"""Where checkpoints of trainings hold the weights."""
 _DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")
 """torchvision's own files of DenseNet are of a time when modules could be called "norm.1"."""
 
@@ -33,10 +35,8 @@ def load_weights(net: nn.Module, path: Path, *, left_out: tuple[str, ...]) -> No
     if not path.is_file():
         raise InputError("a weights file", f"no file at {path}", "give the path of a .safetensors or .pth file")
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = _unwrapped(torch.load(path, map_location="cpu", weights_only=True))
+        content = load_file(path) if path.suffix == ".safetensors" else _load(path)
+        state = _unwrapped(content)
     except Exception as error:
         raise InputError("a readable weights file", f"{path}: {error}", "save it as .safetensors") from error
     wanted = net.state_dict()
@@ -55,12 +55,19 @@ def load_weights(net: nn.Module, path: Path, *, left_out: tuple[str, ...]) -> No
     net.load_state_dict(kept, strict=False)
 
 
+def _load(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def _unwrapped(content: Any) -> dict[str, Tensor]:
     """The weights in what a training has saved: alone, or beside other things, of a network that was wrapped or not."""
     if not isinstance(content, Mapping):
         raise ValueError(f"it holds a {type(content).__name__}")
-    inner = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content)
-    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in inner.items()):
-        raise ValueError("it holds other things than tensors by name")
-    wrapped = all(key.startswith("module.") for key in inner)
-    return {key.removeprefix("module.") if wrapped else key: value for key, value in inner.items()}
+    inner = next((content[key] for key in _BESIDE_OTHERS if isinstance(content.get(key), Mapping)), content)
+    state = {key: value for key, value in inner.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if not state:
+        raise ValueError("it holds no tensors by name")
+    for prefix in ("module.", "_orig_mod."):  # of DistributedDataParallel and torch.compile
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state

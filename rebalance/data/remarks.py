@@ -26,12 +26,14 @@ class Remarks:
     Args:
         unread: Files and folders that are not read, by kind.
         much: Classes of whose files more than a tenth is not read.
+        unread_there: What is not read of those.
         links: Class folders that are one, in words.
         strange: Classes that are not known, in words, in place of an error; None where they are refused.
     """
 
     unread: Counter[str] = field(default_factory=Counter)
     much: list[str] = field(default_factory=list)
+    unread_there: Counter[str] = field(default_factory=Counter)
     links: list[str] = field(default_factory=list)
     strange: list[str] | None = None
 
@@ -41,6 +43,7 @@ class Remarks:
         lost = sum(n for kind, n in unread.items() if kind not in (*ABOUT_IMAGES, LINKED_FOLDERS))
         if lost > _MUCH * (lost + n_images):
             self.much.append(name)
+            self.unread_there += unread
 
     def add_links(self, folder: Path, names: Sequence[str]) -> None:
         """Class folders of `folder`, of which some may be others under another name."""
@@ -55,13 +58,13 @@ class Remarks:
 
     def notes(self) -> list[str]:
         """What the user should know."""
-        return [] if self.much else unread_notes(self.unread)
+        return unread_notes(self.unread - self.unread_there)
 
     def warnings(self) -> list[str]:
         """What will hurt."""
         much = list(dict.fromkeys(self.much))
         told = f"more than a tenth of the files of {quoted(much)} is "
-        unread = [told + note for note in unread_notes(self.unread)] if much else []
+        unread = [told + note for note in unread_notes(self.unread_there)] if much else []
         return [*unread, *self.links, *(self.strange or [])]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Literal, TypeVar
@@ -97,7 +98,7 @@ class SeededSampler(Sampler[T_co], ABC):
             return
         ours = self.drawn_by()
         for name in ours | theirs:
-            if ours.get(name) != theirs.get(name):
+            if not _alike(ours.get(name), theirs.get(name)):
                 raise InputError(
                     f"the state of a sampler with {name} = {ours.get(name)!r}",
                     f"one with {name} = {theirs.get(name)!r}",
@@ -206,3 +207,10 @@ def check_whole(value: int, name: str, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise InputError(f"{name} as a whole number of at least {least}", repr(value), f"pass {name} = {least} or more")
     return int(value)
+
+
+def _alike(ours: Any, theirs: Any) -> bool:
+    """Whether two settings draw the same; a number may have been rounded to float32."""
+    if isinstance(ours, float) and isinstance(theirs, float):
+        return math.isclose(ours, theirs, rel_tol=1e-6)
+    return bool(ours == theirs)

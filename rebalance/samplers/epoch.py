@@ -141,7 +141,7 @@ class EpochSampler(SeededSampler[int]):
         if self.rule != "none" and self.schedule.kind != "none":
             read["epochs"] = self.epochs
         if self.rule == "effective-number":
-            read["cb_beta"] = self._cb_beta
+            read["cb_beta"] = self._cb_beta if isinstance(self._cb_beta, str) else float(self._cb_beta)
         if self._custom is not None and self.rule == "custom":
             weights = sorted((name, float(weight)) for name, weight in self._custom.items())
             read["custom_crc32"] = zlib.crc32(repr(weights).encode())

@@ -176,3 +176,22 @@ def test_the_advice_for_a_function_is_what_to_write() -> None:
         with pytest.raises(InputError) as refused:
             function("photos")  # type: ignore[operator]
         assert refused.value.fix == advice
+
+
+def test_rows_of_values_of_any_kind_become_tuples() -> None:
+    expected = (Path("a"), Path("b"))
+    for runs in (np.array(["a", "b"]), iter([Path("a"), "b"]), {"a": 1, "b": 2}.keys()):
+        assert ReportConfig(runs=runs).runs == expected  # type: ignore[arg-type]
+
+
+def test_whole_numbers_may_be_written_with_an_exponent() -> None:
+    found = OptimizationConfig(updates=1e4)  # type: ignore[arg-type]
+    assert (found.updates, type(found.updates)) == (10_000, int)
+    with pytest.raises(InputError, match=r"a whole number .*for OptimizationConfig.updates; got 10.5"):
+        OptimizationConfig(updates=10.5)  # type: ignore[arg-type]
+
+
+def test_names_of_pairs_may_be_numbers_of_numpy_and_values_are_single_ones() -> None:
+    assert ObjectiveConfig(class_weight={np.int64(0): 2.0}).class_weight == ("0=2.0",)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"one value for each name; got \(1, 2\) for 'a'"):
+        ObjectiveConfig(option={"a": (1, 2)})  # type: ignore[arg-type]

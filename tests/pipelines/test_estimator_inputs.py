@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.estimator_inputs import FeatureFormat, path_column, read_format, to_images
+from pipelines.estimator_inputs import FeatureFormat, path_column, read_format, read_range, to_images
 from rebalance.data.pixels import StackFormat
 from rebalance.errors import InputError
 
@@ -74,3 +74,10 @@ def test_paths_that_are_not_one_column_are_refused(X: Any) -> None:
 def test_a_row_without_a_path_is_refused() -> None:
     with pytest.raises(InputError, match="a path in every row"):
         path_column(pd.DataFrame({"path": ["a.png", None]}))
+
+
+def test_tables_have_no_range_of_pixels() -> None:
+    rows = np.array([[0.0, 0.5], [1.0, 0.25]])
+    assert read_range(rows, read_format(rows, None)) is None
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
+    assert read_range(images, read_format(images, None)) is not None

@@ -132,3 +132,32 @@ def test_images_that_were_trained_on_are_warned_of(
     assert line.endswith(": name a folder of others")
     assert main(["train", str(photos), *words.split()]) == 0
     assert warnings("runs/train/my-photos-balanced_mixup", photos) == []
+
+
+def test_training_data_that_cannot_be_read_do_not_stop_an_evaluation_on_others(
+    photos: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(photos, here / "photos")
+    words = "train photos --updates 2 --batch-size 16 --model small_cnn --report-to none --device cpu"
+    assert main(words.split()) == 0
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pipelines.trained_runs.own_splits", refuse)
+    settings = EvaluateConfig(run=Path("runs/train/photos-balanced_mixup"), data=str(photos / "test"), device="cpu")
+    assert evaluate(settings)["n_images"] == 40
+
+
+def test_other_images_are_not_taken_for_a_run_s_own_where_it_does_not_know_them(
+    photos: Path, here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(photos, here / "photos")
+    words = "train photos --updates 2 --batch-size 16 --model small_cnn --report-to none --device cpu"
+    assert main(words.split()) == 0
+    run = here / "runs" / "train" / "photos-balanced_mixup"
+    known = json.loads((run / "classes.json").read_text())
+    (run / "classes.json").write_text(json.dumps({**known, "fingerprint": ""}))
+    shutil.rmtree(here / "photos")
+    evaluate(EvaluateConfig(run=run, data=str(photos / "train"), device="cpu"))
+    assert "was trained on" not in caplog.text

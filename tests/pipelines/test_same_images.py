@@ -44,7 +44,7 @@ def two_seeds(photos: Path, arms: Any) -> RebalanceConfig:
         generator=GeneratorConfig(
             generator_updates=2, generator_batch_size=8, generator_channels=(8, 16), steps=2, sampling_batch=16
         ),
-        filter=FilterConfig(skip_gate=GATES),  # type: ignore[arg-type]  # all its literals
+        filter=FilterConfig(skip_gate=GATES, feature_updates=4),  # type: ignore[arg-type]  # all its literals
         arms=arms,
         seeds=2,
         place=PlaceConfig(device="cpu", report_to="none"),

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from pipelines import DataConfig, OptimizationConfig, TrainConfig, training_time
+from pipelines import DataConfig, ObjectiveConfig, OptimizationConfig, TrainConfig, training_time
 from pipelines.open_data import open_data
 from pipelines.preparation import Prepared
 
@@ -47,7 +47,9 @@ def test_where_updates_are_long_no_more_are_timed_than_tell_enough(monkeypatch: 
     assert minutes == pytest.approx(90 * 17 / 60)
 
 
-def test_of_large_images_on_a_cpu_a_part_of_the_batch_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_large_images_on_a_cpu_a_part_of_the_batch_is_timed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     lengths = itertools.accumulate([5, 5, 1, 0.2, 0.2, 0.2, 0.2, 0.2])
     monkeypatch.setattr(training_time.time, "perf_counter", lambda: next(lengths))
     monkeypatch.setattr(training_time, "_PROBE_PIXELS", 16 * 8**2)
@@ -55,13 +57,15 @@ def test_of_large_images_on_a_cpu_a_part_of_the_batch_is_timed(monkeypatch: pyte
     time_updates = training_time._time_updates
 
     def watched(config: TrainConfig, prepared: Prepared, device: torch.device) -> list[float]:
-        sizes.append(config.optimization.batch_size)
+        sizes.append({end - begin for begin, end in prepared.batches.bounds})
         return time_updates(config, prepared, device)
 
     monkeypatch.setattr(training_time, "_time_updates", watched)
     optimization = OptimizationConfig(updates=90, batch_size=64, amp="no")
-    config = TrainConfig(data=DataConfig(data="digits"), optimization=optimization)
+    objective = ObjectiveConfig(sampler_rule="inverse", sampler_schedule="deferred:0.8")
+    config = TrainConfig(data=DataConfig(data="digits"), optimization=optimization, objective=objective)
     device = torch.device("cpu")
     minutes = training_time.training_minutes(config, open_data(config.data, device), device)
-    assert sizes == [16]
+    assert "acts in" not in caplog.text, "the training is timed as it is, in smaller batches"
+    assert [max(found) for found in sizes] == [16]
     assert minutes == pytest.approx(90 * 0.2 * 4 / 60)

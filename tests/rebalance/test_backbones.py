@@ -157,9 +157,13 @@ def test_files_from_before_batches_were_counted_load(tmp_path: Path, reference: 
 
 def test_weights_beside_other_things_and_of_wrapped_networks_load(tmp_path: Path, reference: nn.Module) -> None:
     wrapped = {f"module.{key}": value for key, value in reference.state_dict().items()}
-    for saved in ({"state_dict": wrapped, "epoch": 3}, {"model": reference.state_dict()}):
-        torch.save(saved, tmp_path / "a.pth")
-        backbone = with_weights(tmp_path / "a.pth")
+    compiled = {f"_orig_mod.{key}": value for key, value in reference.state_dict().items()}
+    save_file(wrapped, tmp_path / "a.safetensors")
+    torch.save({"state_dict": wrapped, "epoch": 3}, tmp_path / "a.pth")
+    torch.save({"model": {**reference.state_dict(), "extra": 3}}, tmp_path / "b.pth")
+    torch.save({"model_state_dict": compiled}, tmp_path / "c.pth")
+    for name in ("a.safetensors", "a.pth", "b.pth", "c.pth"):
+        backbone = with_weights(tmp_path / name)
         assert torch.equal(backbone.stages[3][1].conv2.weight, reference.get_parameter("layer4.1.conv2.weight"))
 
 

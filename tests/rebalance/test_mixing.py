@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from rebalance.errors import InputError
 from rebalance.losses import FocalSoftmaxLoss, LDAMLoss, cross_entropy_loss
@@ -240,3 +240,13 @@ def test_wrong_input_is_refused() -> None:
     for alpha in (math.nan, math.inf):
         with pytest.raises(InputError, match="a finite alpha; got"):
             sample_lambda(alpha)
+
+
+def test_a_module_that_takes_a_reduction_is_asked_for_each_sample() -> None:
+    class Own(nn.CrossEntropyLoss):
+        def forward(self, logits: Tensor, targets: Tensor, *, reduction: str = "mean") -> Tensor:
+            return F.cross_entropy(logits, targets, reduction=reduction)
+
+    logits, partners, lam = torch.randn(4, 3), TARGETS.roll(1), torch.full((4,), 0.25)
+    expected = mixed_loss(F.cross_entropy, logits, TARGETS, partners, lam)
+    torch.testing.assert_close(mixed_loss(Own(), logits, TARGETS, partners, lam), expected)

@@ -97,8 +97,19 @@ def test_only_a_backbone_is_called(module: str, name: str, message: str) -> None
 
 @pytest.mark.parametrize("name", ["no_such_module_here:Own", ":Own", ".relative:Own", "json.nothing:Own"])
 def test_modules_that_cannot_be_imported_are_named(name: str) -> None:
-    with pytest.raises(InputError, match=r"got '.*Own': .*PYTHONPATH=\."):
+    with pytest.raises(InputError, match=r"got '.*Own': \w+Error: .*PYTHONPATH=\."):
         check_backbone(name)
+
+
+@pytest.mark.parametrize("code", ["class Own(:", "nothing_of_this_name"])
+def test_modules_that_fail_are_told_with_their_error(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    name = f"broken_{abs(hash(request.node.name))}"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=rf"got '{name}:Own': (SyntaxError|NameError): .*mend it"):
+        check_backbone(f"{name}:Own")
 
 
 def test_promises_that_are_not_kept_are_told(module: str) -> None:

@@ -114,3 +114,12 @@ def test_a_state_that_does_not_tell_what_it_draws_by_is_loaded() -> None:
 def test_the_checksum_of_labels_is_the_same_everywhere() -> None:
     labels = np.arange(8, dtype="<u4").tobytes() + np.array([4, 2, 2], dtype="<i8").tobytes()
     assert by_epoch().drawn_by()["labels_crc32"] == zlib.crc32(labels) == 595287978
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64])
+def test_numbers_of_numpy_are_saved_as_python_s_and_found_again(number: Any) -> None:
+    sampler = by_epoch(rule="effective-number", cb_beta=number(0.99), exponent=number(0.3))
+    state = json.loads(json.dumps(sampler.state_dict()))
+    by_epoch(rule="effective-number", cb_beta=0.99, exponent=0.3).load_state_dict(state)
+    with pytest.raises(InputError, match="cb_beta"):
+        by_epoch(rule="effective-number", cb_beta=0.98, exponent=0.3).load_state_dict(state)
