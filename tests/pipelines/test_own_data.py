@@ -150,7 +150,7 @@ def test_training_data_that_cannot_be_read_do_not_stop_an_evaluation_on_others(
 
 
 def test_other_images_are_not_taken_for_a_run_s_own_where_it_does_not_know_them(
-    photos: Path, here: Path, caplog: pytest.LogCaptureFixture
+    photos: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(photos, here / "photos")
     words = "train photos --updates 2 --batch-size 16 --model small_cnn --report-to none --device cpu"
@@ -159,5 +159,16 @@ def test_other_images_are_not_taken_for_a_run_s_own_where_it_does_not_know_them(
     known = json.loads((run / "classes.json").read_text())
     (run / "classes.json").write_text(json.dumps({**known, "fingerprint": ""}))
     shutil.rmtree(here / "photos")
-    evaluate(EvaluateConfig(run=run, data=str(photos / "train"), device="cpu"))
-    assert "was trained on" not in caplog.text
+    capsys.readouterr()
+    assert main(["evaluate", str(run), str(photos / "train"), "--device", "cpu"]) == 0
+    assert "was trained on" not in capsys.readouterr().err
+
+
+def test_that_there_will_be_no_figures_is_said_before_training(
+    photos: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "--updates 2 --batch-size 16 --model small_cnn --report-to none --device cpu"
+    for data, said in ((photos / "train", True), (photos, False)):
+        assert main(["train", str(data), *words.split()]) == 0
+        before, _, _ = capsys.readouterr().err.partition("run folder: ")
+        assert ("no split to measure on, so there will be no figures" in before) == said

@@ -157,3 +157,20 @@ def test_what_takes_long_is_named_the_longest_first(
         check_cost(settings, plan, minutes, tmp_path)
     named = re.findall(r"lower (--[a-z-]+)", str(refused.value))
     assert named == lower
+
+
+def test_the_gates_classifier_is_not_said_to_lack_figures(
+    tiny_synthesis: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert synthesize(tiny_synthesis(tmp_path / "out")) is not None
+    assert "no figures" not in caplog.text
+
+
+@pytest.mark.parametrize(("minutes", "said"), [(70.0, True), (2 * 24 * 60.0, False)])
+def test_a_limit_of_days_is_no_advice(
+    tiny_synthesis: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, said: bool
+) -> None:
+    monkeypatch.setattr(synthesis, "training_minutes", lambda *_: minutes)
+    with pytest.raises(InputError) as refused:
+        synthesize(tiny_synthesis(tmp_path / "out", max_minutes=60))
+    assert ("raise --max-minutes to" in refused.value.fix) == said
