@@ -85,7 +85,9 @@ def check(command: str, start: Start, tmp_path: Path, kills: int) -> None:
         assert found[name] == content, name
 
 
-@pytest.mark.parametrize("command", ["train", "synthesize", pytest.param("run", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "command", ["train", *(pytest.param(name, marks=pytest.mark.slow) for name in ("synthesize", "run"))]
+)
 def test_three_kills(command: str, start: Start, tmp_path: Path) -> None:
     check(command, start, tmp_path, kills=1 if command == "run" else 2 if command == "synthesize" else 3)
 

@@ -200,7 +200,9 @@ def test_damage_is_one_clear_error(run: Path, file: str, content: bytes) -> None
 def test_a_backbone_that_is_not_there_is_told_as_such(run: Path) -> None:
     path = run / "model" / "model.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "backbone": "nothing:Here"}))
-    with pytest.raises(InputError, match=r"Backbone, for .*model; got 'nothing:Here': No module named .*PYTHONPATH"):
+    with pytest.raises(
+        InputError, match=r"Backbone, for .*model; got 'nothing:Here': ModuleNotFoundError: .*PYTHONPATH"
+    ):
         load_model(run)
 
 
